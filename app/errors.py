@@ -1,0 +1,73 @@
+"""Errors that carry their status. `main` renders every one of them in Apiframe's envelope, in one handler."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+class StartupError(Exception):
+    """The service cannot start; the message is the one line that its operator reads."""
+
+
+class ApiError(Exception):
+    """An answer that is not a success: `{"error": text, "details"?: {field: [messages]}}` and more by `extra`."""
+
+    status = 500
+    text = "Internal error"
+
+    def __init__(
+        self,
+        text: str | None = None,
+        *,
+        details: Mapping[str, list[str]] | None = None,
+        headers: Mapping[str, str] | None = None,
+        **extra: Any,
+    ) -> None:
+        super().__init__(text or self.text)
+        self.body: dict[str, Any] = {"error": text or self.text, **extra}
+        if details:
+            self.body["details"] = dict(details)
+        self.headers = dict(headers or {})
+
+
+class Invalid(ApiError):
+    status, text = 400, "Validation failed"
+
+
+class Unauthenticated(ApiError):
+    status, text = 401, "Missing or invalid API key"
+
+
+class Forbidden(ApiError):
+    status, text = 403, "This key may not do that"
+
+
+class NotFound(ApiError):
+    status, text = 404, "Not found"
+
+
+class Conflict(ApiError):
+    status, text = 409, "Conflict"
+
+
+class TooLarge(ApiError):
+    status, text = 413, "Request body too large"
+
+
+class Unavailable(ApiError):
+    """The database is away or a queue is full: nothing was changed, come again."""
+
+    status, text = 503, "Temporarily unavailable"
+
+    def __init__(self, text: str | None = None, *, retry_after_seconds: int = 1) -> None:
+        super().__init__(text, headers={"Retry-After": str(retry_after_seconds)})
+
+
+class Refused(ApiError):
+    """The upstream's refusal of a submission, told to the caller verbatim."""
+
+    def __init__(self, status: int, body: dict[str, Any], headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(headers=headers)
+        self.status = status
+        self.body = body
