@@ -1,0 +1,24 @@
+"""Framehook stands between a company's teams and Apiframe. This page is the map of the house, in the order data flows.
+
+A team submits a generation (`jobs/`), it is sent upstream (`jobs/dispatch` through `apiframe/`), the upstream answers by
+webhook (`webhooks/`) or is asked (`jobs/reconcile`), and every word it says goes through one door (`jobs/observe`).
+
+    cli          the console script `framehook`
+    main         the whole HTTP surface on one screen
+    workers      the table of background loops
+    simulator    a bundled Apiframe, which imports nothing from `apiframe`
+    ops          health: reads everything, decides nothing
+    webhooks     IN: verify, keep a Receipt, make an Observation
+    jobs         submit · dispatch · states (pure) · observe (the one door) · reconcile · reading
+    teams        teams and API keys
+    auth paging  who calls, and how far a list has been read
+    context      what is handed down instead of globals
+    apiframe     the only place that spells the upstream's wire format
+    loop batch notify models db partitions
+    config clock errors backoff logs embedded
+
+Vocabulary. *Upstream*: Apiframe. *Operation*: one kind of upstream call. *Job*: one generation, from our acceptance to a
+final status. *Dispatch*: sending a job upstream. *Observation*: what the upstream says of a job, by whatever mouth.
+*Webhook*: a message from Apiframe, inbound only; a *Receipt* is one of them, as kept. *Reconcile*: asking instead of being
+told. *Callback*: the URL a caller put on its own submission. *Lease*: a claim with an end. *Nudge*: a NOTIFY.
+"""

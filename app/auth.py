@@ -1,0 +1,98 @@
+"""Who calls. A key is known by its SHA-256 alone, and what was looked up is believed for at most a second."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy import text
+from starlette.requests import Request
+
+from app.context import Context
+from app.errors import Forbidden, Unauthenticated
+
+BELIEVED_SECONDS: Final = 1.0
+MOST_BELIEVED: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """A key that was found good, and its team."""
+
+    key_id: UUID
+    team_id: UUID
+    team: str
+    scopes: frozenset[str]
+
+    def must(self, scope: str) -> None:
+        """Raise Forbidden unless the key has this scope; `admin` has them all."""
+        if scope not in self.scopes and "admin" not in self.scopes:
+            raise Forbidden(f"This key lacks the scope '{scope}'")
+
+
+def key_hash(key: str) -> bytes:
+    """What is stored of a key."""
+    return hashlib.sha256(key.encode()).digest()
+
+
+class KeyRing:
+    """The keys that were looked up within the last second. Calls that miss together share one look-up."""
+
+    def __init__(self, ctx: Context) -> None:
+        self._ctx = ctx
+        self._known: OrderedDict[bytes, tuple[float, asyncio.Task[Caller | None]]] = OrderedDict()
+
+    async def caller(self, request: Request, scope: str) -> Caller:
+        """Whoever sent this request. Raises Unauthenticated, Forbidden, or what a database that is away raises."""
+        key = request.headers.get("x-api-key") or _bearer(request.headers.get("authorization", ""))
+        caller = await self._find(key_hash(key)) if key else None
+        if caller is None:
+            raise Unauthenticated()
+        caller.must(scope)
+        return caller
+
+    async def _find(self, digest: bytes) -> Caller | None:
+        now = time.monotonic()
+        known = self._known.get(digest)
+        if known is None or now - known[0] >= BELIEVED_SECONDS or _failed(known[1]):
+            known = self._known[digest] = (now, self._ctx.start(find_caller(self._ctx, digest)))
+            self._known.move_to_end(digest)
+            if len(self._known) > MOST_BELIEVED:
+                self._known.popitem(last=False)
+        return await asyncio.shield(known[1])
+
+
+async def find_caller(ctx: Context, digest: bytes) -> Caller | None:
+    """Look a key up by its hash and note, at most once a minute, that it was used."""
+    async with ctx.db.reading() as connection:
+        row = (await connection.execute(_FIND, {"digest": digest, "now": ctx.now()})).one_or_none()
+    return Caller(row.id, row.team_id, row.team, frozenset(row.scopes)) if row else None
+
+
+def _bearer(header: str) -> str:
+    scheme, _, key = header.partition(" ")
+    return key.strip() if scheme.lower() == "bearer" else ""
+
+
+def _failed(task: asyncio.Task[Caller | None]) -> bool:
+    return task.done() and (task.cancelled() or task.exception() is not None)
+
+
+_FIND: Final = text(
+    """
+    WITH found AS (
+        SELECT k.id, k.team_id, t.name AS team, k.scopes, k.last_used_at
+        FROM api_keys k JOIN teams t ON t.id = k.team_id
+        WHERE k.key_hash = :digest AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > :now)
+    ), touched AS (
+        UPDATE api_keys SET last_used_at = :now
+        WHERE id = (SELECT id FROM found WHERE last_used_at IS NULL OR last_used_at < :now - interval '1 minute')
+    )
+    SELECT id, team_id, team, scopes FROM found
+    """
+)

@@ -1,0 +1,153 @@
+"""Every setting, its default and its meaning. Settings are read once and handed down, never imported as values."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from app.errors import StartupError
+
+LOOPBACK_HOSTS = {"localhost", "127.0.0.1", "::1", "0.0.0.0"}  # noqa: S104 - compared with, never bound
+
+
+def _named(name: str) -> AliasChoices:
+    """The few settings that go by their usual names instead of `FRAMEHOOK_*`; the field name serves keyword construction."""
+    return AliasChoices(name, name.lower())
+
+
+class Settings(BaseSettings):
+    """Read from the environment, then from `.env`. Names are `FRAMEHOOK_<FIELD>` but for the four usual ones."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="FRAMEHOOK_", env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True
+    )
+
+    database_url: str | None = Field(
+        None,
+        validation_alias=_named("DATABASE_URL"),
+        description="PostgreSQL 15 or newer. Unset: the embedded PostgreSQL in FRAMEHOOK_DATA_DIR.",
+    )
+    public_base_url: str | None = Field(
+        None,
+        validation_alias=_named("PUBLIC_BASE_URL"),
+        description="Where Apiframe reaches this service. Unset, or loopback with a remote upstream: poll-only.",
+    )
+    apiframe_api_key: SecretStr | None = Field(
+        None,
+        validation_alias=_named("APIFRAME_API_KEY"),
+        description="The upstream key. Required unless the upstream is on loopback (the simulator).",
+    )
+    apiframe_base_url: str = Field(
+        "https://api.apiframe.ai", validation_alias=_named("APIFRAME_BASE_URL"), description="The upstream's address."
+    )
+    apiframe_previous_api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        (),
+        validation_alias=_named("APIFRAME_PREVIOUS_API_KEYS"),
+        description="Comma-separated keys still good for jobs already sent, and for their webhooks' signatures.",
+    )
+    direct_database_url: str | None = Field(
+        None, description="For LISTEN and migrations where DATABASE_URL leads to a connection pooler."
+    )
+    data_dir: Path = Field(Path(".framehook"), description="Where the embedded PostgreSQL lives.")
+    host: str = Field("127.0.0.1", description="Address that `serve` binds.")
+    port: int = Field(8000, ge=0, le=65535, description="Port that `serve` binds.")
+    secret_key: SecretStr | None = Field(
+        None, description="Signs webhook URLs. Unset: generated once into the database, so that replicas agree."
+    )
+    previous_secret_key: SecretStr | None = Field(None, description="Still accepted in webhook URLs after a change.")
+    bootstrap_admin_key: SecretStr | None = Field(
+        None,
+        description="An admin key (`fh_…`, 32 characters or more) made valid at start, for a start without a shell.",
+    )
+    inline_seconds: float = Field(
+        5.0, ge=0, le=60, description="How long a submission waits for the upstream before it answers 202 and goes on."
+    )
+    upstream_timeout_seconds: float = Field(30.0, ge=0.5, le=300, description="Total deadline of one upstream call.")
+    max_in_flight: int | None = Field(
+        None, ge=1, description="Jobs running upstream at once. Unset: what `GET /v2/me` says, else 10."
+    )
+    webhook_field: Literal["auto", "webhook_url", "webhookUrl"] = Field(
+        "auto", description="The upstream's spelling of the webhook field; `auto` negotiates it."
+    )
+    unsigned_webhooks: Literal["poll", "reject"] = Field(
+        "poll", description="An unsigned webhook is a hint to poll, or is refused."
+    )
+    reconcile_after_seconds: float | None = Field(
+        None, gt=0, description="First wait before asking after a job. Unset: 60 with webhooks, 5 in poll-only mode."
+    )
+    sweep_seconds: float = Field(5.0, gt=0, description="How often the loops look for due work without a nudge.")
+    dispatch_window_hours: float = Field(
+        12.0, gt=0, le=23, description="How long a job may wait to be sent; always inside the upstream's 24 hours."
+    )
+    loops: bool = Field(True, description="Whether `serve` runs the background loops too; `worker` always does.")
+    pool_size: int = Field(10, ge=2, le=100, description="Database connections per process.")
+    log_format: Literal["auto", "text", "json"] = Field("auto", description="`auto`: text on a terminal, else JSON.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="The least level that is logged."
+    )
+
+    @field_validator("apiframe_previous_api_keys", mode="before")
+    @classmethod
+    def _split_keys(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("apiframe_base_url", "public_base_url")
+    @classmethod
+    def _http_url(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("must be an http or https URL")
+        return value.rstrip("/")
+
+    @field_validator("bootstrap_admin_key")
+    @classmethod
+    def _long_enough(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and (len(value.get_secret_value()) < 32 or not value.get_secret_value().startswith("fh_")):
+            raise ValueError("must begin with fh_ and have at least 32 characters")
+        return value
+
+    @property
+    def upstream_is_local(self) -> bool:
+        """Whether the upstream is on this machine, which only a simulator is."""
+        return urlsplit(self.apiframe_base_url).hostname in LOOPBACK_HOSTS
+
+    @property
+    def poll_only(self) -> bool:
+        """Whether webhooks cannot reach us: no public address, or a loopback one with an upstream that is elsewhere."""
+        if self.public_base_url is None:
+            return True
+        return urlsplit(self.public_base_url).hostname in LOOPBACK_HOSTS and not self.upstream_is_local
+
+    @property
+    def lease_seconds(self) -> float:
+        """How long a dispatch claim holds: the call's deadline and ten seconds to record what came of it."""
+        return self.upstream_timeout_seconds + 10
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Read the settings, with keyword overrides by field name; raise StartupError with one line per bad setting."""
+    try:
+        return Settings(**overrides)  # type: ignore[arg-type]
+    except ValidationError as error:
+        faults = "; ".join(f"{_spell(fault['loc'])}: {fault['msg']}" for fault in error.errors())
+        raise StartupError(f"bad settings: {faults}") from None
+
+
+def environment_name(field: str) -> str:
+    """The environment variable of a settings field: `port` is `FRAMEHOOK_PORT`, `database_url` is `DATABASE_URL`."""
+    alias = Settings.model_fields[field].validation_alias
+    return str(alias.choices[0]) if isinstance(alias, AliasChoices) else f"FRAMEHOOK_{field.upper()}"
+
+
+def _spell(location: tuple[int | str, ...]) -> str:
+    name = str(location[0]) if location else "settings"
+    field = name.lower()
+    return environment_name(field) if field in Settings.model_fields else name

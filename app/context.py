@@ -1,0 +1,161 @@
+"""What is handed down instead of globals: settings, database, upstream, notifier, clock, and the work in progress."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app import embedded, migrate
+from app.apiframe.client import Apiframe
+from app.apiframe.signature import fingerprint
+from app.batch import Batch
+from app.clock import Clock, SystemClock
+from app.config import Settings
+from app.db import Database
+from app.notify import Notifier
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+Result = TypeVar("Result")
+
+SIMULATOR_KEY: Final = "afk_simulator_key_for_tests"
+"""What is sent where no key is set, which only an upstream on this machine allows."""
+
+
+class Context:
+    """Lives as long as the process; `close()` waits for what was begun."""
+
+    def __init__(self, settings: Settings, db: Database, *, clock: Clock | None = None) -> None:
+        self.settings = settings
+        self.db = db
+        self.clock: Clock = clock or SystemClock()
+        self.upstream = Apiframe(settings.apiframe_base_url, timeout_seconds=settings.upstream_timeout_seconds)
+        self.notify = Notifier(db.connect_directly)
+        self.closing = asyncio.Event()
+        self._batches: dict[Callable[..., Any], Batch[Any, Any]] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._webhook_secrets: tuple[bytes, ...] = ()
+
+    def now(self) -> datetime:
+        """The time by the clock that was handed in."""
+        return self.clock.now()
+
+    @property
+    def account(self) -> str:
+        """The upstream account's name: its address."""
+        return urlsplit(self.settings.apiframe_base_url).netloc
+
+    @property
+    def upstream_key(self) -> str:
+        """The key that new jobs are sent with."""
+        key = self.settings.apiframe_api_key
+        return key.get_secret_value() if key else SIMULATOR_KEY
+
+    @functools.cached_property
+    def upstream_keys(self) -> dict[str, str]:
+        """Every key that may still be used, by its fingerprint; the current one first."""
+        previous = [key.get_secret_value() for key in self.settings.apiframe_previous_api_keys]
+        return {fingerprint(key): key for key in (self.upstream_key, *previous)}
+
+    async def batched(
+        self,
+        apply: Callable[[Context, AsyncConnection, Sequence[Item]], Awaitable[Sequence[Answer]]],
+        item: Item,
+    ) -> Answer:
+        """Apply one item in a transaction that it shares with whatever arrives meanwhile (see `batch`)."""
+        batch = self._batches.get(apply)
+        if batch is None:
+            batch = self._batches[apply] = Batch(self.db, functools.partial(apply, self))
+        answer: Answer = await batch(item)
+        return answer
+
+    def start(self, work: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
+        """Begin work that nobody's leaving may cancel; `close()` waits for it."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def webhook_secrets(self) -> tuple[bytes, ...]:
+        """What webhook URLs are signed with, the current one first: as set, else made once into the database."""
+        if not self._webhook_secrets:
+            settings = self.settings
+            current = (
+                settings.secret_key.get_secret_value().encode() if settings.secret_key else await self._own_secret()
+            )
+            previous = settings.previous_secret_key
+            self._webhook_secrets = (current, previous.get_secret_value().encode()) if previous else (current,)
+        return self._webhook_secrets
+
+    async def _own_secret(self) -> bytes:
+        parameters = {"value": secrets.token_bytes(32), "now": self.now()}
+        async with self.db.transaction() as tx:
+            await tx.execute(
+                text(
+                    "INSERT INTO secrets (name, value, created_at) VALUES ('webhook', :value, :now)"
+                    " ON CONFLICT (name) DO NOTHING"
+                ),
+                parameters,
+            )
+            return bytes((await tx.execute(text("SELECT value FROM secrets WHERE name = 'webhook'"))).scalar_one())
+
+    def begin_closing(self) -> None:
+        """Answer those who wait as soon as possible: this process is about to stop."""
+        self.closing.set()
+        self.notify.wake_everyone()
+
+    async def close(self) -> None:
+        """Finish what was begun, then let go of the connections."""
+        self.begin_closing()
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+        for batch in self._batches.values():
+            await batch.close()
+        await self.upstream.close()
+        await self.db.close()
+
+
+@asynccontextmanager
+async def open_database(settings: Settings) -> AsyncIterator[Database]:
+    """The database that the settings name, or the embedded one, started if need be and held for so long."""
+    if settings.database_url is not None:
+        database = Database(
+            settings.database_url, direct_url=settings.direct_database_url, pool_size=settings.pool_size
+        )
+        try:
+            yield database
+        finally:
+            await database.close()
+        return
+    server = await asyncio.to_thread(embedded.start, settings.data_dir)
+    database = Database(server.url, pool_size=settings.pool_size)
+    try:
+        yield database
+    finally:
+        await database.close()
+        await asyncio.to_thread(server.close)
+
+
+@asynccontextmanager
+async def open_context(settings: Settings, *, clock: Clock | None = None) -> AsyncIterator[Context]:
+    """Everything a process needs, for so long; on the way out, what was begun is finished first.
+
+    An embedded database is brought to this version's schema; to another one that is done on request only.
+    """
+    async with open_database(settings) as database:
+        if settings.database_url is None:
+            await migrate.upgrade(database)
+        context = Context(settings, database, clock=clock)
+        try:
+            yield context
+        finally:
+            await context.close()

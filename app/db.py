@@ -1,0 +1,112 @@
+"""The way to PostgreSQL: `transaction()`, where the block you see is the transaction, and `reading()` for one statement.
+
+No block is ever open while the network to anyone else is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Final
+from urllib.parse import parse_qsl, urlencode, urlsplit
+from uuid import uuid4
+
+import asyncpg
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from app.errors import StartupError
+
+STALLED_TRANSACTION_SECONDS: Final = 15
+"""A process that stops in the middle of a transaction lets go of its locks after so long."""
+
+CONNECT_SECONDS: Final = 10
+POOL_WAIT_SECONDS: Final = 10
+
+_OUTAGE_STATES: Final = ("08", "57P", "53", "25P03", "25006", "42P01", "3F000", "3D000")
+"""SQLSTATEs (by prefix, PostgreSQL manual, appendix A) that say: not now. 42P01, a missing table, is a missing migration."""
+
+_CONFLICT_STATES: Final = ("40001", "40P01")
+
+OUTAGES: Final = (OSError, PoolTimeout, DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError)
+"""What a broken database may raise; ask `is_outage` which of them it really is."""
+
+
+def sqlstate(error: BaseException) -> str:
+    """The SQLSTATE of a database error, or an empty string."""
+    return getattr(error, "sqlstate", None) or getattr(getattr(error, "orig", None), "sqlstate", None) or ""
+
+
+def is_outage(error: BaseException) -> bool:
+    """Whether the database is away, starting, full or not migrated, as opposed to a statement that is wrong."""
+    if isinstance(error, OSError | PoolTimeout | asyncpg.InterfaceError):
+        return True
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return True
+    return isinstance(error, DBAPIError | asyncpg.PostgresError) and sqlstate(error).startswith(_OUTAGE_STATES)
+
+
+def is_conflict(error: BaseException) -> bool:
+    """Whether PostgreSQL broke a deadlock or a serialization conflict at our cost: running it again is the answer."""
+    return isinstance(error, DBAPIError) and sqlstate(error) in _CONFLICT_STATES
+
+
+def plain_url(url: str) -> str:
+    """A libpq URL for asyncpg: `postgres://` and SQLAlchemy's `postgresql+asyncpg://` are accepted too."""
+    parts = urlsplit(url)
+    scheme = parts.scheme.split("+")[0]
+    if scheme not in ("postgres", "postgresql"):
+        raise StartupError(f"DATABASE_URL must be a postgresql:// address, not {parts.scheme or 'a bare name'}://")
+    query = [("sslmode" if name == "ssl" else name, value) for name, value in parse_qsl(parts.query)]
+    return parts._replace(scheme="postgresql", query=urlencode(query)).geturl()
+
+
+class Database:
+    """A pool of connections, and the way to a single one outside of it."""
+
+    def __init__(self, url: str, *, direct_url: str | None = None, pool_size: int = 10) -> None:
+        self._url = plain_url(url)
+        self._direct_url = plain_url(direct_url) if direct_url else self._url
+        self.engine: AsyncEngine = create_async_engine(
+            "postgresql+asyncpg://",
+            # Unique statement names let transaction pooling share server connections (SQLAlchemy, asyncpg dialect).
+            connect_args={
+                "async_creator_fn": self._connect,
+                "prepared_statement_name_func": lambda: f"framehook_{uuid4().hex}",
+            },
+            pool_size=pool_size,
+            max_overflow=0,
+            pool_timeout=POOL_WAIT_SECONDS,
+        )
+        self._autocommit = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+
+    async def _connect(self, **options: Any) -> asyncpg.Connection:
+        return await asyncpg.connect(self._url, timeout=CONNECT_SECONDS, **options)
+
+    async def connect_directly(self) -> asyncpg.Connection:
+        """Open a connection past any pooler, for LISTEN; the caller closes it."""
+        return await asyncpg.connect(self._direct_url, timeout=CONNECT_SECONDS)
+
+    def direct(self) -> Database:
+        """A small database on the direct address, for migrations; the caller closes it."""
+        return Database(self._direct_url, pool_size=2)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncConnection]:
+        """Commit at the end of the block, roll back when it raises."""
+        async with self.engine.begin() as tx:
+            await tx.exec_driver_sql(
+                f"SET LOCAL idle_in_transaction_session_timeout = '{STALLED_TRANSACTION_SECONDS}s'"
+            )
+            yield tx
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[AsyncConnection]:
+        """A connection for single statements, each its own transaction: one round trip instead of three."""
+        async with self._autocommit.connect() as connection:
+            yield connection
+
+    async def close(self) -> None:
+        """Close every connection of the pool."""
+        await self.engine.dispose()

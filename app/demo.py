@@ -1,0 +1,139 @@
+"""The whole product in one terminal: embedded PostgreSQL, a simulated Apiframe, the service, and one job through them.
+
+Nothing outside this machine is touched: what the environment says of a database or an upstream is left aside.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from typing import Any, Final
+
+import httpx
+from rich.console import Console
+
+from app import serving
+from app.config import Settings, load_settings
+from app.context import open_context
+from app.errors import StartupError
+from app.simulator.config import SimulatorConfig
+from app.simulator.server import RunningSimulator
+from app.teams.keys import create_key
+
+TEAM: Final = "demo"
+START_SECONDS: Final = 60.0
+JOB_SECONDS: Final = 60.0
+
+SUBMISSION: Final = {
+    "model": "flux-1.1-pro-ultra",
+    "prompt": "a lighthouse in a storm, oil on canvas",
+    "fluxParams": {"aspect_ratio": "16:9", "output_format": "png"},
+}
+
+
+def run(*, port: int, once: bool, out: Console) -> None:
+    """Start everything, show one job, and stay up until Ctrl-C (or not, with `once`); raise StartupError if it fails."""
+    simulator = RunningSimulator(SimulatorConfig(queue_seconds=1.0, generate_seconds=4.0))
+    port = port if _is_free(port) else 0
+    with simulator, serving.listen("127.0.0.1", port) as listening:
+        address = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        settings = _settings(address, simulator)
+        out.print(f"[dim]PostgreSQL in {settings.data_dir}/, a simulated Apiframe on {simulator.url}, starting …[/]")
+        walk = Walk(settings, address, out)
+        serving.serve_here(settings, listening, meanwhile=lambda stop: walk.run(stop if once else None))
+    if walk.failure:
+        raise StartupError(walk.failure)
+
+
+class Walk:
+    """One job from the first call to its picture, told as it happens."""
+
+    def __init__(self, settings: Settings, address: str, out: Console) -> None:
+        self._settings = settings
+        self._address = address
+        self._out = out
+        self.failure: str | None = None
+
+    def run(self, stop: Any) -> None:
+        """Walk in a thread beside the service; call `stop` at the end, or as soon as something fails."""
+        try:
+            self._await_ready()
+            key = asyncio.run(self._make_key())
+            with httpx.Client(base_url=self._address, headers={"X-API-Key": key}, trust_env=False) as client:
+                self._follow(client)
+            self._explain(key)
+        except (httpx.HTTPError, StartupError, OSError) as error:
+            self.failure = f"the demo failed: {error}"
+        if stop is not None:
+            stop()
+
+    def _await_ready(self) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            try:
+                if httpx.get(f"{self._address}/readyz", trust_env=False).status_code == httpx.codes.OK:
+                    return
+            except httpx.TransportError:
+                pass
+            time.sleep(0.1)
+        raise StartupError(f"the service was not ready within {START_SECONDS:g} s")
+
+    async def _make_key(self) -> str:
+        async with open_context(self._settings) as ctx, ctx.db.transaction() as tx:
+            made = await create_key(tx, team=TEAM, scopes=("submit", "read"), now=ctx.now(), name="demo")
+        return made.key
+
+    def _follow(self, client: httpx.Client) -> None:
+        accepted = client.post("/v2/images/generate", json=SUBMISSION).raise_for_status().json()
+        self._out.print(f"[bold]202[/] accepted as job {accepted['jobId']}")
+        deadline, shown, job = time.monotonic() + JOB_SECONDS, None, {"status": accepted["status"]}
+        while time.monotonic() < deadline:
+            if (job["status"], job.get("progress")) != shown:
+                shown = (job["status"], job.get("progress"))
+                self._out.print(f"    {job['status']:<10} {'' if shown[1] is None else f'{shown[1]} %'}")
+            if job["status"] in ("COMPLETED", "FAILED", "CANCELLED"):
+                break
+            time.sleep(0.2)
+            job = client.get(f"/v2/jobs/{accepted['jobId']}").raise_for_status().json()
+        if job["status"] != "COMPLETED":
+            raise StartupError(f"the job is {job['status']}: {job.get('error')}")
+        url = job["result"]["images"][0]
+        picture = httpx.get(url, trust_env=False).raise_for_status()
+        self._out.print(f"    picture    {url}", soft_wrap=True)
+        self._out.print(f"               {picture.headers['content-type']}, {len(picture.content):,} bytes")
+
+    def _explain(self, key: str) -> None:
+        body = '{"model": "flux-1.1-pro-ultra", "prompt": "a quiet harbour at dawn"}'
+        known = f"-H 'X-API-Key: {key}'"
+        self._out.print("\nSubmit one yourself:", style="bold")
+        for line in (
+            f"curl -s {self._address}/v2/images/generate {known} -H 'Content-Type: application/json' -d '{body}'",
+            f"curl -s '{self._address}/v2/jobs?limit=5' {known}",
+        ):
+            self._out.print(line, soft_wrap=True, markup=False)
+        self._out.print(f"\nKey        {key}\nReference  {self._address}/docs", soft_wrap=True)
+
+
+def _settings(address: str, simulator: RunningSimulator) -> Settings:
+    own = load_settings()
+    return load_settings(
+        database_url=None,
+        direct_database_url=None,
+        data_dir=own.data_dir,
+        public_base_url=address,
+        apiframe_base_url=simulator.url,
+        apiframe_api_key=simulator.world.config.api_keys[0],
+        apiframe_previous_api_keys=(),
+        log_level="warning",
+    )
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True

@@ -1,0 +1,45 @@
+"""What every route needs: its context, its body within a limit, and JSON both ways."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.auth import Caller, KeyRing
+from app.context import Context
+from app.errors import TooLarge
+
+
+def context(request: Request) -> Context:
+    """The context that the application was started with."""
+    return cast(Context, request.app.state.ctx)
+
+
+async def caller(request: Request, scope: str) -> Caller:
+    """Whoever sent this request, with the scope it takes. Raises Unauthenticated or Forbidden."""
+    return await cast(KeyRing, request.app.state.keys).caller(request, scope)
+
+
+async def read_body(request: Request, *, largest: int) -> bytes:
+    """The raw body; raise TooLarge as soon as it exceeds so many bytes."""
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > largest:
+        raise TooLarge(f"The body may have at most {largest:,} bytes")
+    parts, size = [], 0
+    async for part in request.stream():
+        size += len(part)
+        if size > largest:
+            raise TooLarge(f"The body may have at most {largest:,} bytes")
+        parts.append(part)
+    return b"".join(parts)
+
+
+def json_response(body: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """JSON, encoded once."""
+    return Response(
+        msgspec.json.encode(body), status_code=status, headers=dict(headers or {}), media_type="application/json"
+    )

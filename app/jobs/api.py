@@ -1,0 +1,69 @@
+"""The routes of jobs, at Apiframe's own paths."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.apiframe.operations import IMAGES_GENERATE
+from app.errors import Invalid
+from app.http import caller, context, json_response, read_body
+from app.jobs import reading
+from app.jobs.submit import LARGEST_BODY, submit
+
+
+async def generate_image(request: Request) -> Response:
+    """Generate an image. Answers 202 with our job's id as soon as the job cannot be lost any more.
+
+    The body is Apiframe's own, picked by `model`; what is added here and never forwarded: `metadata` (a flat object),
+    `priority` (higher goes first within your team), `webhook_url` or `webhookUrl` with `webhookEvents` (your callback).
+    An `Idempotency-Key` makes repeating safe: the same key with the same body answers with the same job. With
+    `Prefer: respond-async` the answer does not wait for the upstream. A refusal by the upstream that you can act on
+    (400, 402, 403, 409) is passed on in its own words, and the key is free again.
+    """
+    return await _submit(request, IMAGES_GENERATE)
+
+
+async def get_job(request: Request) -> Response:
+    """Read one of your team's jobs. With `?wait=SECONDS` (at most 300) the answer comes when the job is over, or then."""
+    who = await caller(request, "read")
+    wait_seconds = _wait_seconds(request.query_params.get("wait", "0"))
+    return json_response(
+        await reading.get_job(context(request), who, request.path_params["job_id"], wait_seconds=wait_seconds)
+    )
+
+
+async def list_jobs(request: Request) -> Response:
+    """List jobs, newest first: those of this key, or with `scope=team` of the whole team.
+
+    `status`, `model` and `search` (a job id, ours or the upstream's) filter; `limit` is 1 to 100; `cursor` takes the
+    `nextCursor` of the page before. Pages are stable whatever is submitted meanwhile. `include_models=true` adds the
+    models that the team has used.
+    """
+    who = await caller(request, "read")
+    asked = reading.JobFilter.parse(request.query_params)
+    return json_response(await reading.list_jobs(context(request), who, asked))
+
+
+async def _submit(request: Request, operation: str) -> Response:
+    who = await caller(request, "submit")
+    raw = await read_body(request, largest=LARGEST_BODY)
+    job_id, status = await submit(
+        context(request),
+        who,
+        operation,
+        raw,
+        idempotency_key=request.headers.get("idempotency-key"),
+        respond_async="respond-async" in request.headers.get("prefer", "").lower(),
+    )
+    return json_response({"jobId": job_id, "status": status}, status=202)
+
+
+def _wait_seconds(value: str) -> float:
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = -1
+    if not 0 <= seconds <= reading.LONGEST_WAIT_SECONDS:
+        raise Invalid(details={"wait": [f"Expected seconds from 0 to {reading.LONGEST_WAIT_SECONDS}"]})
+    return seconds

@@ -1,0 +1,269 @@
+"""Send accepted jobs upstream. No transaction is open while the network is.
+
+Claim (a slot, a lease, the frozen wire), send, record: three steps, the same for a job whose caller waits and for one in
+the background. From the claim's commit on the job counts as possibly received; only a definite 4xx to the attempt that
+made it so takes that back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final, Literal
+from uuid import UUID
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.apiframe.client import Answer
+from app.apiframe.errors import Refusal, Unclear
+from app.apiframe.spelling import POLL_ONLY
+from app.apiframe.wire import Observation, observe_payload
+from app.context import Context
+from app.jobs.claim import Claim, claim_inline, claim_jobs, lease
+from app.jobs.observe import LockedJob, Observed, lock_jobs, observe, topics
+from app.jobs.queries import account, dispatch
+from app.jobs.queries.dispatch import Release
+from app.jobs.refusals import Fate, error_code, fate_of
+from app.jobs.schedule import AMBIGUOUS_WINDOW, OUT_OF_CREDITS_SECONDS, PAUSE_SECONDS, retry_seconds
+from app.models import Status
+
+log = structlog.get_logger()
+
+HOPELESS_AT_ONCE: Final = 100
+
+_NEVER_SENT: Final = ("dispatch_window_passed", "It could not be sent upstream in time")
+_UNKNOWN: Final = ("submission_unknown", "The upstream never said whether it accepted this job")
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What came of one POST. `blames_key`: the upstream refuses our key as such, not this request."""
+
+    claim: Claim
+    result: Answer | Refusal | Unclear
+    blames_key: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What is to be written down of one attempt."""
+
+    verdict: Fate | Literal["accepted", "not ours"]
+    seen: Observation | None = None
+    release: Release | None = None
+    refusal: Mapping[str, Any] | None = None
+    again: Claim | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What the record of an attempt came to, and the next claim where the same lease goes on under another spelling."""
+
+    decision: Decision
+    status: Status
+    observed: Observed | None
+
+
+async def run_once(ctx: Context) -> int:
+    """Claim what may be sent now, send it, and return how many jobs that were, once all of them are recorded."""
+    tasks = await _start_claimed(ctx)
+    if tasks:
+        await asyncio.wait(tasks)
+    return len(tasks)
+
+
+async def start_once(ctx: Context) -> int:
+    """Like `run_once`, but leave the sending to itself: a slow answer keeps no other job from starting."""
+    return len(await _start_claimed(ctx))
+
+
+async def send_inline(ctx: Context, job_id: UUID) -> Status | None:
+    """Send one job while its caller waits, at most `inline_seconds`; its status if the upstream took it, else None.
+
+    It takes its turn like every other job: without a free slot it is left to the Dispatcher at once.
+    """
+    await ctx.webhook_secrets()
+    claim = await ctx.batched(claim_inline, job_id)
+    if claim is None:
+        return None
+    sending = ctx.start(send(ctx, claim))
+    try:
+        async with asyncio.timeout(ctx.settings.inline_seconds):
+            settlement = await asyncio.shield(sending)
+    except TimeoutError:
+        return None
+    return settlement.status if settlement.decision.verdict == "accepted" else None
+
+
+async def _start_claimed(ctx: Context) -> list[asyncio.Task[Settlement]]:
+    await ctx.webhook_secrets()
+    async with ctx.db.transaction() as tx:
+        claims = await claim_jobs(ctx, tx)
+    return [ctx.start(send(ctx, claim)) for claim in claims]
+
+
+async def send(ctx: Context, claim: Claim) -> Settlement:
+    """POST a claimed job, record what came of it, tell whoever waits. Goes on at once where only a spelling was wrong."""
+    while True:
+        started_at = ctx.now()
+        sent = await _post(ctx, claim)
+        settlement = await ctx.batched(record, sent)
+        _log_attempt(sent, settlement, (ctx.now() - started_at).total_seconds())
+        await _learn(ctx, sent, settlement.decision)
+        if settlement.decision.again is None:
+            break
+        claim = settlement.decision.again
+    if settlement.observed:
+        ctx.notify.nudge(topics([settlement.observed]))
+    return settlement
+
+
+async def _post(ctx: Context, claim: Claim) -> Sent:
+    try:
+        return Sent(claim, await ctx.upstream.submit(claim.api_key, claim.operation, claim.body, claim.wire_key))
+    except Unclear as unclear:
+        return Sent(claim, unclear)
+    except Refusal as refusal:
+        blames_key = refusal.status == 401 or (refusal.status == 403 and await _key_is_refused(ctx, claim.api_key))
+        return Sent(claim, refusal, blames_key)
+
+
+async def _key_is_refused(ctx: Context, api_key: str) -> bool:
+    """Whether a 403 was about our key: then `GET /v2/me` repeats it. No answer is not the caller's fault either."""
+    try:
+        await ctx.upstream.me(api_key)
+    except Refusal as refusal:
+        return refusal.status in (401, 403)
+    except Unclear:
+        return True
+    return False
+
+
+async def _learn(ctx: Context, sent: Sent, decision: Decision) -> None:
+    """Share what an attempt taught us of the upstream: the spelling that works, a key that does not, a URL it refuses."""
+    last = sent.claim.trail[-1]
+    now = ctx.now()
+    if decision.verdict == "accepted" and last.field is not None and not sent.claim.remembered:
+        async with ctx.db.transaction() as tx:
+            await account.remember_spelling(tx, ctx.account, field=last.field, events=last.events, now=now)
+    elif decision.verdict == "pause":
+        until = now + timedelta(seconds=PAUSE_SECONDS)
+        async with ctx.db.transaction() as tx:
+            await account.pause_account(
+                tx, ctx.account, until=until, reason=f"our key is refused: {sent.result}", now=now
+            )
+    elif decision.again is not None and decision.again.trail[-1] == POLL_ONLY:
+        async with ctx.db.transaction() as tx:
+            await account.note_trouble(tx, ctx.account, f"the webhook URL is refused: {sent.result}", now)
+
+
+def _log_attempt(sent: Sent, settlement: Settlement, seconds: float) -> None:
+    log.info(
+        "job.dispatched",
+        job=str(sent.claim.job_id),
+        verdict=settlement.decision.verdict,
+        status=settlement.status,
+        spelling=str(sent.claim.trail[-1]),
+        said=None if isinstance(sent.result, Answer) else str(sent.result),
+        request_id=None if isinstance(sent.result, Unclear) else sent.result.request_id,
+        seconds=round(seconds, 3),
+    )
+
+
+async def record(ctx: Context, tx: AsyncConnection, attempts: Sequence[Sent]) -> list[Settlement]:
+    """Write down what came of attempts. Nothing is taken back by an attempt whose lease is no longer the job's."""
+    jobs = await lock_jobs(tx, [sent.claim.job_id for sent in attempts])
+    decisions = {sent.claim.job_id: _decide(ctx, sent, jobs[sent.claim.job_id]) for sent in attempts}
+    made = decisions.values()
+    await dispatch.record_refusals(tx, {job_id: one.refusal for job_id, one in decisions.items() if one.refusal})
+    await dispatch.release_jobs(tx, [one.release for one in made if one.release], now=ctx.now())
+    await lease(ctx, tx, [one.again for one in made if one.again])
+    observed = await observe(ctx, tx, jobs, [one.seen for one in made if one.seen])
+    heard = {one.seen.job_id: one for one in observed}
+    return [
+        Settlement(
+            decisions[job_id],
+            status=heard[job_id].after.status if job_id in heard else jobs[job_id].state.status,
+            observed=heard.get(job_id),
+        )
+        for job_id in (sent.claim.job_id for sent in attempts)
+    ]
+
+
+def _decide(ctx: Context, sent: Sent, job: LockedJob) -> Decision:
+    claim, result = sent.claim, sent.result
+    if isinstance(result, Answer):
+        return Decision(verdict="accepted", seen=_said(ctx, claim, result))
+    if job.lease_token != claim.lease:
+        return Decision(verdict="not ours")
+    if isinstance(result, Unclear):
+        return Decision(verdict="wait", release=_release(ctx, job, result.retry_after_seconds, unsent=False))
+    first = job.ambiguous_by == claim.lease
+    fate = fate_of(
+        result,
+        first=first,
+        refusable=job.refusable,
+        blames_key=sent.blames_key,
+        carries_webhook=claim.trail[-1].field is not None,
+    )
+    if fate == "respell":
+        return Decision(verdict=fate, again=claim.respelled(result))
+    if fate in ("tell", "end"):
+        told = {"status": result.status, "body": result.body} if fate == "tell" else None
+        return Decision(verdict=fate, seen=_refused(ctx, claim, result), refusal=told)
+    least = {"wait for credits": OUT_OF_CREDITS_SECONDS, "pause": PAUSE_SECONDS}.get(fate, result.retry_after_seconds)
+    return Decision(verdict=fate, release=_release(ctx, job, least, unsent=first))
+
+
+def _release(ctx: Context, job: LockedJob, least_seconds: float | None, *, unsent: bool) -> Release:
+    delay = retry_seconds(job.dispatch_count, random.random(), asked_seconds=least_seconds)  # noqa: S311 - jitter
+    return Release(id=job.id, due_at=ctx.now() + timedelta(seconds=delay), unsent=unsent)
+
+
+def _said(ctx: Context, claim: Claim, answer: Answer) -> Observation:
+    return observe_payload(
+        answer.payload, job_id=claim.job_id, source="submit", at=ctx.now(), request_id=answer.request_id
+    )
+
+
+def _refused(ctx: Context, claim: Claim, refusal: Refusal) -> Observation:
+    return Observation(
+        job_id=claim.job_id,
+        source="framehook",
+        at=ctx.now(),
+        status="FAILED",
+        error=refusal.text,
+        error_code=error_code(refusal),
+        request_id=refusal.request_id,
+    )
+
+
+async def expire_once(ctx: Context) -> int:
+    """End jobs that may not be sent any more: unsent for the whole dispatch window, or ambiguous for almost 24 hours."""
+    now = ctx.now()
+    async with ctx.db.transaction() as tx:
+        rows = await dispatch.list_hopeless(
+            tx,
+            account=ctx.account,
+            unsent_before=now - timedelta(hours=ctx.settings.dispatch_window_hours),
+            ambiguous_before=now - AMBIGUOUS_WINDOW,
+            limit=HOPELESS_AT_ONCE,
+        )
+        jobs = await lock_jobs(tx, [row.id for row in rows])
+        seen = [
+            _gave_up(job, now) for row in rows if not (job := jobs[row.id]).state.settled and job.sent == row.ambiguous
+        ]
+        observed = await observe(ctx, tx, jobs, seen)
+    for one in observed:
+        log.warning("job.observed", job=str(one.seen.job_id), source="framehook", error_code=one.after.error_code)
+    ctx.notify.nudge(topics(observed))
+    return len(observed)
+
+
+def _gave_up(job: LockedJob, now: datetime) -> Observation:
+    code, error = _UNKNOWN if job.sent else _NEVER_SENT
+    return Observation(job_id=job.id, source="framehook", at=now, status="FAILED", error=error, error_code=code)

@@ -1,0 +1,141 @@
+"""SQL of acceptance: idempotency keys, new jobs, promises."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+from sqlalchemy import Row, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+AnyRow = Row[Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewJob:
+    """A submission that passed every check, ready to be inserted."""
+
+    id: UUID
+    team_id: UUID
+    key_id: UUID
+    operation: str
+    model: str
+    body: bytes
+    metadata: Mapping[str, Any] | None
+    priority: int
+    callback: Mapping[str, Any] | None
+    idempotency_key: str | None
+    request_hash: bytes
+    upstream_account: str
+    created_at: datetime
+    refusable: bool
+
+
+async def insert_idempotency_keys(tx: AsyncConnection, jobs: Sequence[NewJob]) -> set[UUID]:
+    """Claim the keys of these jobs; return the ids of those that are the first under their key."""
+    rows = await tx.execute(
+        _INSERT_KEYS,
+        {
+            "team_ids": [job.team_id for job in jobs],
+            "keys": [job.idempotency_key for job in jobs],
+            "job_ids": [job.id for job in jobs],
+            "request_hashes": [job.request_hash for job in jobs],
+            "created_ats": [job.created_at for job in jobs],
+        },
+    )
+    return {row.job_id for row in rows}
+
+
+_INSERT_KEYS: Final = text(
+    """
+    INSERT INTO idempotency_keys (team_id, key, job_id, request_hash, created_at)
+    SELECT * FROM unnest(
+        CAST(:team_ids AS uuid[]), CAST(:keys AS text[]), CAST(:job_ids AS uuid[]), CAST(:request_hashes AS bytea[]),
+        CAST(:created_ats AS timestamptz[])
+    ) AS new (team_id, key, job_id, request_hash, created_at)
+    ORDER BY team_id, key, job_id
+    ON CONFLICT (team_id, key) DO NOTHING
+    RETURNING job_id
+    """
+)
+
+
+async def find_idempotency_keys(
+    tx: AsyncConnection, pairs: Collection[tuple[UUID, str]]
+) -> dict[tuple[UUID, str], AnyRow]:
+    """Which jobs these keys stand for: job_id and request_hash by (team, key)."""
+    rows = await tx.execute(
+        text(
+            """
+            SELECT k.team_id, k.key, k.job_id, k.request_hash
+            FROM unnest(CAST(:team_ids AS uuid[]), CAST(:keys AS text[])) AS asked (team_id, key)
+            JOIN idempotency_keys k ON k.team_id = asked.team_id AND k.key = asked.key
+            """
+        ),
+        {"team_ids": [team_id for team_id, _ in pairs], "keys": [key for _, key in pairs]},
+    )
+    return {(row.team_id, row.key): row for row in rows}
+
+
+async def insert_jobs(tx: AsyncConnection, jobs: Sequence[NewJob]) -> None:
+    """Insert jobs, due for dispatch at once; those that an earlier run of the same batch inserted stay as they are."""
+    await tx.execute(
+        _INSERT_JOBS,
+        {
+            "ids": [job.id for job in jobs],
+            "team_ids": [job.team_id for job in jobs],
+            "key_ids": [job.key_id for job in jobs],
+            "operations": [job.operation for job in jobs],
+            "models": [job.model for job in jobs],
+            "bodies": [job.body for job in jobs],
+            "metadatas": [_json(job.metadata) for job in jobs],
+            "priorities": [job.priority for job in jobs],
+            "callbacks": [_json(job.callback) for job in jobs],
+            "idempotency_keys": [job.idempotency_key for job in jobs],
+            "accounts": [job.upstream_account for job in jobs],
+            "created_ats": [job.created_at for job in jobs],
+            "refusables": [job.refusable for job in jobs],
+        },
+    )
+
+
+_INSERT_JOBS: Final = text(
+    """
+    INSERT INTO jobs (id, team_id, key_id, operation, model, input, wire_body, metadata, priority, callback,
+        idempotency_key, upstream_account, created_at, updated_at, refusable, status, dispatch_at)
+    SELECT id, team_id, key_id, operation, model, CAST(convert_from(body, 'UTF8') AS jsonb), body,
+        CAST(metadata AS jsonb), priority, CAST(callback AS jsonb), idempotency_key, account, created_at, created_at,
+        refusable, 'QUEUED', created_at
+    FROM unnest(
+        CAST(:ids AS uuid[]), CAST(:team_ids AS uuid[]), CAST(:key_ids AS uuid[]), CAST(:operations AS text[]),
+        CAST(:models AS text[]), CAST(:bodies AS bytea[]), CAST(:metadatas AS text[]), CAST(:priorities AS integer[]),
+        CAST(:callbacks AS text[]), CAST(:idempotency_keys AS text[]), CAST(:accounts AS text[]),
+        CAST(:created_ats AS timestamptz[]), CAST(:refusables AS boolean[])
+    ) AS new (id, team_id, key_id, operation, model, body, metadata, priority, callback, idempotency_key, account,
+        created_at, refusable)
+    ON CONFLICT (id) DO NOTHING
+    """
+)
+
+
+async def promise(tx: AsyncConnection, job_id: UUID) -> AnyRow:
+    """From here on the job cannot be refused any more, unless it was already: its status and refusal say so."""
+    return (
+        await tx.execute(
+            text(
+                """
+                UPDATE jobs SET refusable = refusable AND refusal IS NOT NULL WHERE id = :id
+                RETURNING status, refusal
+                """
+            ),
+            {"id": job_id},
+        )
+    ).one()
+
+
+def _json(value: Mapping[str, Any] | None) -> str | None:
+    return None if value is None else msgspec.json.encode(value).decode()

@@ -1,0 +1,209 @@
+"""SQL of dispatch: who may be sent, leases, releases, refusals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+from sqlalchemy import Row, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.models import IN_FLIGHT
+
+AnyRow = Row[Any]
+
+
+async def lock_dispatchable(
+    tx: AsyncConnection, *, account: str, cap: int, keys: Sequence[str], wanted: Sequence[UUID] | None, now: datetime
+) -> Sequence[AnyRow]:
+    """Lock the jobs that may be sent now: those whose fate is unknown, which hold a slot, then as many as slots are free.
+
+    The free slots go to the team least served, then by priority, then by age. With `wanted`, only these of them are
+    returned: nobody overtakes by asking for itself.
+    """
+    rows = await tx.execute(
+        _LOCK_DISPATCHABLE, {"account": account, "cap": cap, "keys": keys, "wanted": wanted, "now": now}
+    )
+    return rows.all()
+
+
+_LOCK_DISPATCHABLE: Final = text(
+    f"""
+    WITH load AS (
+        SELECT team_id, count(*) AS running FROM jobs
+        WHERE upstream_account = :account AND {IN_FLIGHT}
+        GROUP BY team_id
+    ), again AS (
+        SELECT id FROM jobs
+        WHERE upstream_account = :account AND dispatch_at <= :now AND ambiguous_since IS NOT NULL
+            AND upstream_key = ANY(CAST(:keys AS text[]))
+        ORDER BY dispatch_at LIMIT CAST(:cap AS integer)
+    ), fresh AS (
+        SELECT waiting.id
+        FROM teams
+        CROSS JOIN LATERAL (
+            SELECT id, priority, created_at FROM jobs
+            WHERE upstream_account = :account AND team_id = teams.id
+                AND dispatch_at <= :now AND ambiguous_since IS NULL
+            ORDER BY priority DESC, created_at, id LIMIT CAST(:cap AS integer)
+        ) AS waiting
+        LEFT JOIN load ON load.team_id = teams.id
+        ORDER BY
+            coalesce(load.running, 0) + row_number() OVER (
+                PARTITION BY teams.id ORDER BY waiting.priority DESC, waiting.created_at, waiting.id
+            ),
+            waiting.priority DESC, waiting.created_at, waiting.id
+        LIMIT greatest(CAST(:cap AS integer) - (SELECT coalesce(sum(running), 0) FROM load), 0)
+    )
+    SELECT id, operation, wire_body, wire_key, wire_webhook, upstream_key, ambiguous_since, ambiguous_by,
+        dispatch_count
+    FROM jobs
+    WHERE id IN (SELECT id FROM again UNION ALL SELECT id FROM fresh)
+        AND dispatch_at <= :now
+        AND (CAST(:wanted AS uuid[]) IS NULL OR id = ANY(CAST(:wanted AS uuid[])))
+    FOR UPDATE SKIP LOCKED
+    """  # noqa: S608 - the only part put in is a constant of ours
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sending:
+    """The frozen wire of a job and the lease under which it is being sent."""
+
+    id: UUID
+    lease: UUID
+    wire_body: bytes
+    wire_key: str
+    wire_webhook: str
+    upstream_key: str
+
+
+async def lease_jobs(tx: AsyncConnection, sendings: Sequence[Sending], *, now: datetime, until: datetime) -> None:
+    """Freeze the wire and take the lease, before anything is sent: from this commit on the job may have been received."""
+    if not sendings:
+        return
+    await tx.execute(
+        _LEASE,
+        {
+            "now": now,
+            "until": until,
+            "ids": [sending.id for sending in sendings],
+            "leases": [sending.lease for sending in sendings],
+            "bodies": [sending.wire_body for sending in sendings],
+            "wire_keys": [sending.wire_key for sending in sendings],
+            "webhooks": [sending.wire_webhook for sending in sendings],
+            "upstream_keys": [sending.upstream_key for sending in sendings],
+        },
+    )
+
+
+_LEASE: Final = text(
+    """
+    UPDATE jobs SET
+        lease_token = new.lease, dispatch_at = :until, dispatch_count = jobs.dispatch_count + 1,
+        ambiguous_since = coalesce(jobs.ambiguous_since, :now),
+        ambiguous_by = CASE WHEN jobs.ambiguous_since IS NULL THEN new.lease ELSE jobs.ambiguous_by END,
+        wire_body = new.body, wire_key = new.wire_key, wire_webhook = new.webhook, upstream_key = new.upstream_key,
+        updated_at = :now
+    FROM unnest(
+        CAST(:ids AS uuid[]), CAST(:leases AS uuid[]), CAST(:bodies AS bytea[]), CAST(:wire_keys AS text[]),
+        CAST(:webhooks AS text[]), CAST(:upstream_keys AS text[])
+    ) AS new (id, lease, body, wire_key, webhook, upstream_key)
+    WHERE jobs.id = new.id
+    """
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """A job goes back to wait. `unsent`: this attempt was the first, and it was definitely refused."""
+
+    id: UUID
+    due_at: datetime
+    unsent: bool
+
+
+async def release_jobs(tx: AsyncConnection, releases: Sequence[Release], *, now: datetime) -> None:
+    """Give up the leases of jobs that this transaction holds locked; they are due again at their time."""
+    if not releases:
+        return
+    await tx.execute(
+        text(
+            """
+            UPDATE jobs SET
+                lease_token = NULL, dispatch_at = done.due_at, updated_at = :now,
+                ambiguous_since = CASE WHEN done.unsent THEN NULL ELSE ambiguous_since END,
+                ambiguous_by = CASE WHEN done.unsent THEN NULL ELSE ambiguous_by END
+            FROM unnest(CAST(:ids AS uuid[]), CAST(:due_ats AS timestamptz[]), CAST(:unsents AS boolean[]))
+                AS done (id, due_at, unsent)
+            WHERE jobs.id = done.id
+            """
+        ),
+        {
+            "now": now,
+            "ids": [release.id for release in releases],
+            "due_ats": [release.due_at for release in releases],
+            "unsents": [release.unsent for release in releases],
+        },
+    )
+
+
+async def record_refusals(tx: AsyncConnection, refusals: Mapping[UUID, Mapping[str, Any]]) -> None:
+    """Keep what the upstream said to jobs that it refused before their callers were promised anything.
+
+    Their Idempotency-Keys are free again. The jobs are locked by this transaction and end through the door.
+    """
+    if not refusals:
+        return
+    parameters = {
+        "ids": list(refusals),
+        "refusals": [msgspec.json.encode(refusal).decode() for refusal in refusals.values()],
+    }
+    await tx.execute(
+        text(
+            """
+            UPDATE jobs SET refusal = CAST(told.refusal AS jsonb), ambiguous_since = NULL, ambiguous_by = NULL
+            FROM unnest(CAST(:ids AS uuid[]), CAST(:refusals AS text[])) AS told (id, refusal)
+            WHERE jobs.id = told.id
+            """
+        ),
+        parameters,
+    )
+    await tx.execute(
+        text(
+            """
+            DELETE FROM idempotency_keys k USING jobs
+            WHERE jobs.id = ANY(CAST(:ids AS uuid[])) AND k.team_id = jobs.team_id
+                AND k.key = jobs.idempotency_key AND k.job_id = jobs.id
+            """
+        ),
+        {"ids": parameters["ids"]},
+    )
+
+
+async def list_hopeless(
+    tx: AsyncConnection, *, account: str, unsent_before: datetime, ambiguous_before: datetime, limit: int
+) -> Sequence[AnyRow]:
+    """Unlocked jobs that may not be sent any more: waiting too long, or of unknown fate for too long."""
+    rows = await tx.execute(
+        text(
+            """
+            SELECT id, ambiguous_since IS NOT NULL AS ambiguous FROM jobs
+            WHERE upstream_account = :account AND dispatch_at IS NOT NULL
+                AND (CASE WHEN ambiguous_since IS NULL THEN created_at < :unsent_before
+                     ELSE ambiguous_since < :ambiguous_before END)
+            ORDER BY id LIMIT :limit
+            """
+        ),
+        {
+            "account": account,
+            "unsent_before": unsent_before,
+            "ambiguous_before": ambiguous_before,
+            "limit": limit,
+        },
+    )
+    return rows.all()

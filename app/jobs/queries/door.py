@@ -1,0 +1,97 @@
+"""SQL of the door: lock jobs, write what was decided of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import Row, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.jobs.states import JobState
+
+AnyRow = Row[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedRow:
+    """What the door writes of one job."""
+
+    id: UUID
+    state: JobState
+    poll_at: datetime | None
+    request_id: str | None
+
+
+async def lock_jobs(tx: AsyncConnection, job_ids: Sequence[UUID]) -> Sequence[AnyRow]:
+    """Lock jobs by id, in that order."""
+    return (await tx.execute(_LOCK, {"ids": job_ids})).all()
+
+
+_LOCK: Final = text(
+    """
+    SELECT id, team_id, status, progress, error, error_code, credit_cost, completed_at, concluded_by, upstream_id,
+        ambiguous_since IS NOT NULL AS sent, poll_hinted_at IS NOT NULL AS hinted, poll_count, poll_at,
+        lease_token, ambiguous_by, dispatch_count, refusable, refusal
+    FROM jobs WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id FOR UPDATE
+    """
+)
+
+
+async def update_observed(tx: AsyncConnection, rows: Sequence[ObservedRow], *, now: datetime) -> None:
+    """Write what the door decided. A job that the upstream has, or that is over, leaves dispatch."""
+    if not rows:
+        return
+    states = [row.state for row in rows]
+    await tx.execute(
+        _UPDATE_OBSERVED,
+        {
+            "now": now,
+            "ids": [row.id for row in rows],
+            "poll_ats": [row.poll_at for row in rows],
+            "request_ids": [row.request_id for row in rows],
+            "settled": [state.settled for state in states],
+            "statuses": [state.status for state in states],
+            "progresses": [state.progress for state in states],
+            "results": [state.result for state in states],
+            "errors": [state.error for state in states],
+            "error_codes": [state.error_code for state in states],
+            "credit_costs": [state.credit_cost for state in states],
+            "completed_ats": [state.completed_at for state in states],
+            "concluded_bys": [state.concluded_by for state in states],
+            "upstream_ids": [state.upstream_id for state in states],
+        },
+    )
+
+
+_UPDATE_OBSERVED: Final = text(
+    """
+    UPDATE jobs SET
+        status = seen.status, progress = seen.progress, result = coalesce(CAST(seen.result AS jsonb), jobs.result),
+        error = seen.error, error_code = seen.error_code, credit_cost = seen.credit_cost,
+        completed_at = seen.completed_at, concluded_by = seen.concluded_by, upstream_id = seen.upstream_id,
+        upstream_request_id = coalesce(seen.request_id, jobs.upstream_request_id),
+        dispatch_at = CASE WHEN seen.settled THEN NULL ELSE jobs.dispatch_at END,
+        lease_token = CASE WHEN seen.settled THEN NULL ELSE jobs.lease_token END,
+        poll_at = seen.poll_at, updated_at = :now
+    FROM unnest(
+        CAST(:ids AS uuid[]), CAST(:statuses AS text[]), CAST(:progresses AS smallint[]), CAST(:results AS text[]),
+        CAST(:errors AS text[]), CAST(:error_codes AS text[]), CAST(:credit_costs AS integer[]),
+        CAST(:completed_ats AS timestamptz[]), CAST(:concluded_bys AS text[]), CAST(:upstream_ids AS text[]),
+        CAST(:request_ids AS text[]), CAST(:settled AS boolean[]), CAST(:poll_ats AS timestamptz[])
+    ) AS seen (id, status, progress, result, error, error_code, credit_cost, completed_at, concluded_by, upstream_id,
+        request_id, settled, poll_at)
+    WHERE jobs.id = seen.id
+    """
+)
+
+
+async def find_by_upstream_ids(tx: AsyncConnection, upstream_ids: Sequence[str]) -> dict[str, UUID]:
+    """Which jobs these upstream ids are already bound to."""
+    rows = await tx.execute(
+        text("SELECT upstream_id, id FROM jobs WHERE upstream_id = ANY(CAST(:ids AS text[]))"), {"ids": upstream_ids}
+    )
+    return {row.upstream_id: row.id for row in rows}

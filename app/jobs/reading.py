@@ -1,0 +1,163 @@
+"""Show jobs to their callers, in Apiframe's shape and a few fields of our own. Reading never changes anything."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+
+from app.auth import Caller
+from app.context import Context
+from app.errors import Invalid, NotFound
+from app.jobs.queries import reading
+from app.jobs.queries.account import AnyRow
+from app.models import FINAL, STATUSES
+from app.notify import wait
+from app.paging import Cursor
+
+LONGEST_WAIT_SECONDS: Final = 300
+LOOK_AGAIN_SECONDS: Final = 5.0
+"""How long a waiting reader relies on nudges before it looks by itself."""
+
+FILES_KEPT: Final = timedelta(hours=24)
+"""After so long the upstream purges a completed job's files."""
+
+DEFAULT_LIMIT: Final = 20
+LARGEST_LIMIT: Final = 100
+
+
+async def get_job(ctx: Context, caller: Caller, job_id: str, *, wait_seconds: float = 0) -> dict[str, Any]:
+    """One job of the caller's team; with `wait_seconds`, as soon as it is final or the time is over.
+
+    Raises NotFound, for other teams' jobs too. No connection is held while waiting.
+    """
+    try:
+        uuid = UUID(job_id)
+    except ValueError:
+        raise NotFound("Job not found") from None
+    end = asyncio.get_running_loop().time() + wait_seconds
+    with ctx.notify.listening(f"job:{uuid}") as nudged:
+        while True:
+            nudged.clear()
+            async with ctx.db.reading() as connection:
+                row = await reading.find_job(connection, caller.team_id, uuid)
+            if row is None:
+                raise NotFound("Job not found")
+            left = end - asyncio.get_running_loop().time()
+            if row.status in FINAL or left <= 0 or ctx.closing.is_set():
+                return shape_job(row, ctx.now())
+            await wait(nudged, min(left, LOOK_AGAIN_SECONDS))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFilter:
+    """Apiframe's parameters of `GET /v2/jobs`, checked."""
+
+    status: str | None = None
+    model: str | None = None
+    limit: int = DEFAULT_LIMIT
+    cursor: Cursor | None = None
+    whole_team: bool = False
+    search: UUID | None = None
+    include_models: bool = False
+
+    @classmethod
+    def parse(cls, query: Mapping[str, str]) -> JobFilter:
+        """Read the query string; raise Invalid with every fault that was found. Unknown parameters are left alone."""
+        faults: dict[str, list[str]] = {}
+        limit = query.get("limit", str(DEFAULT_LIMIT))
+        if not (limit.isascii() and limit.isdecimal() and 1 <= int(limit[:6]) <= LARGEST_LIMIT):
+            faults["limit"] = [f"Expected an integer from 1 to {LARGEST_LIMIT}"]
+        for name, allowed in _CHOICES.items():
+            if name in query and query[name] not in allowed:
+                faults[name] = [f"Must be one of {', '.join(allowed)}"]
+        search = _uuid(query.get("search"))
+        if "search" in query and search is None:
+            faults["search"] = ["Expected a job id"]
+        if "\0" in query.get("model", ""):
+            faults["model"] = ["Must not contain a NUL character"]
+        if faults:
+            raise Invalid(details=faults)
+        return cls(
+            status=query.get("status"),
+            model=query.get("model"),
+            limit=int(limit),
+            cursor=Cursor.parse(query["cursor"]) if "cursor" in query else None,
+            whole_team=query.get("scope") == "team",
+            search=search,
+            include_models=query.get("include_models") == "true",
+        )
+
+
+_CHOICES: Final[dict[str, tuple[str, ...]]] = {
+    "status": STATUSES,
+    "scope": ("user", "team"),
+    "include_models": ("true", "false"),
+}
+
+
+async def list_jobs(ctx: Context, caller: Caller, asked: JobFilter) -> dict[str, Any]:
+    """A page of jobs, newest first: this key's, or with `scope=team` the whole team's."""
+    async with ctx.db.reading() as connection:
+        rows = await reading.list_jobs(
+            connection,
+            team_id=caller.team_id,
+            key_id=None if asked.whole_team else caller.key_id,
+            status=asked.status,
+            model=asked.model,
+            search=asked.search,
+            after=asked.cursor,
+            limit=asked.limit + 1,
+        )
+        models = await reading.list_models(connection, caller.team_id) if asked.include_models else None
+    page, more = rows[: asked.limit], len(rows) > asked.limit
+    now = ctx.now()
+    answer: dict[str, Any] = {
+        "jobs": [shape_job(row, now) for row in page],
+        "nextCursor": str(Cursor(page[-1].created_at, page[-1].id)) if more else None,
+        "hasMore": more,
+    }
+    return answer if models is None else answer | {"models": models}
+
+
+def shape_job(row: AnyRow, now: datetime) -> dict[str, Any]:
+    """Apiframe's job object; `operation`, `metadata` and `errorCode` are ours."""
+    return {
+        "id": row.id,
+        "status": row.status,
+        "operation": row.operation,
+        "model": row.model,
+        "progress": row.progress,
+        "result": _raw(row.result),
+        "error": row.error,
+        "errorCode": row.error_code,
+        "creditCost": row.credit_cost,
+        "webhookStatus": "pending" if row.has_callback else None,
+        "createdAt": timestamp(row.created_at),
+        "completedAt": timestamp(row.completed_at) if row.completed_at else None,
+        "expired": row.status == "COMPLETED" and row.completed_at + FILES_KEPT < now,
+        "input": _raw(row.input),
+        "metadata": _raw(row.metadata) or {},
+    }
+
+
+def timestamp(time: datetime) -> str:
+    """ISO 8601 in UTC with milliseconds and a `Z`, as Apiframe writes times."""
+    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _raw(value: Any) -> Any:
+    """JSON as PostgreSQL gave it: text is put into the answer as it stands, without a round trip through Python."""
+    return msgspec.Raw(value.encode()) if isinstance(value, str) else value
+
+
+def _uuid(value: str | None) -> UUID | None:
+    try:
+        return UUID(value) if value is not None else None
+    except ValueError:
+        return None

@@ -1,0 +1,34 @@
+"""What a definite refusal means for a job. Pure."""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+from app.apiframe.errors import Refusal
+from app.apiframe.spelling import names_webhook_fields
+
+Fate = Literal["respell", "tell", "end", "wait", "wait for credits", "pause"]
+
+_CODES: Final = {402: "insufficient_credits", 403: "forbidden", 409: "conflict"}
+
+
+def fate_of(refusal: Refusal, *, first: bool, refusable: bool, blames_key: bool, carries_webhook: bool) -> Fate:
+    """Decide what a 4xx does to the job that met it.
+
+    `first`: no earlier attempt may have been received; otherwise the upstream may hold the job, and we wait for its word.
+    `refusable`: the caller still waits and nobody was told 202. `blames_key`: our key as such is refused.
+    """
+    if blames_key:
+        return "pause"
+    if not first or refusal.status == 429:
+        return "wait"
+    if refusal.status == 400 and carries_webhook and names_webhook_fields(refusal.body):
+        return "respell"
+    if refusable:
+        return "tell"
+    return "wait for credits" if refusal.status == 402 else "end"
+
+
+def error_code(refusal: Refusal) -> str:
+    """Our code for a job that ended by this refusal."""
+    return _CODES.get(refusal.status, "upstream_rejected")

@@ -1,0 +1,53 @@
+"""What is to be known of the upstream account before jobs need it: its cap and how it spells the webhook field."""
+
+from __future__ import annotations
+
+import structlog
+from sqlalchemy import text
+
+from app.apiframe.errors import Refusal, Unclear
+from app.apiframe.spelling import documented_field
+from app.context import Context
+from app.jobs.queries import account
+
+log = structlog.get_logger()
+
+
+async def refresh_once(ctx: Context) -> int:
+    """Ask `GET /v2/me` for the cap and, where no spelling is known yet, the OpenAPI document for it. Always returns 0."""
+    cap = await _ask_cap(ctx)
+    field = await _ask_spelling(ctx)
+    async with ctx.db.transaction() as tx:
+        known = await account.lock_account(tx, ctx.account, ctx.now())
+        await tx.execute(
+            text(
+                """
+                UPDATE upstream_accounts SET cap = coalesce(:cap, cap), webhook_field = coalesce(webhook_field, :field),
+                    updated_at = :now
+                WHERE id = :account
+                """
+            ),
+            {"account": ctx.account, "cap": cap, "field": field, "now": ctx.now()},
+        )
+    if cap != known.cap or (field and not known.webhook_field):
+        log.info("upstream.learned", account=ctx.account, cap=cap, webhook_field=known.webhook_field or field)
+    return 0
+
+
+async def _ask_cap(ctx: Context) -> int | None:
+    try:
+        answer = await ctx.upstream.me(ctx.upstream_key)
+    except (Refusal, Unclear) as error:
+        log.warning("upstream.unknown", asked="/v2/me", said=str(error))
+        return None
+    team = answer.payload.get("team")
+    cap = team.get("maxConcurrentJobs") if isinstance(team, dict) else None
+    return cap if isinstance(cap, int) and cap > 0 else None
+
+
+async def _ask_spelling(ctx: Context) -> str | None:
+    try:
+        return documented_field((await ctx.upstream.document()).payload)
+    except (Refusal, Unclear) as error:
+        log.info("upstream.undocumented", said=str(error))
+        return None

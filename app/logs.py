@@ -1,0 +1,62 @@
+"""One wide line per unit of work, as text on a terminal and JSON elsewhere. No token or key is ever part of a line."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from typing import Any
+
+import structlog
+
+from app.config import Settings
+
+_WEBHOOK_PATH = re.compile(r"(/webhooks/apiframe/)[^/\s]+/[^/\s?\"]+")
+
+
+def configure(settings: Settings) -> None:
+    """Send our lines and those of the libraries below to standard error, in one format."""
+    as_json = settings.log_format == "json" or (settings.log_format == "auto" and not sys.stderr.isatty())
+    shared: list[Any] = [
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
+        structlog.processors.format_exc_info,
+    ]
+    renderer: Any = structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(pad_event_to=24)
+    level = logging.getLevelNamesMapping()[settings.log_level.upper()]
+    structlog.configure(
+        processors=[*shared, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(max(level, logging.INFO))
+    for noisy in ("httpx", "httpcore", "asyncio", "alembic.runtime.migration"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+class HideTokens(logging.Filter):
+    """Put the route's template where a webhook's path stands in uvicorn's access log: the path carries a secret."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if isinstance(record.args, tuple):
+            record.args = tuple(
+                _WEBHOOK_PATH.sub(r"\1{job_id}/{token}", arg) if isinstance(arg, str) else arg for arg in record.args
+            )
+        return True
+
+
+def hide_tokens() -> None:
+    """Install the filter; harmless when uvicorn's access log is off."""
+    access = logging.getLogger("uvicorn.access")
+    if not any(isinstance(present, HideTokens) for present in access.filters):
+        access.addFilter(HideTokens())

@@ -1,0 +1,174 @@
+"""The whole HTTP surface on one screen, and the application around it."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from types import FrameType
+from typing import Any, Final
+from uuid import uuid4
+
+import structlog
+from fastapi import FastAPI
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app import logs, reference, workers
+from app.apiframe.signature import WEBHOOK_PATH
+from app.auth import KeyRing
+from app.config import Settings, load_settings
+from app.context import Context, open_context
+from app.db import OUTAGES, is_outage
+from app.errors import ApiError, Unavailable
+from app.http import json_response
+from app.jobs import api as jobs
+from app.ops import api as ops
+from app.teams.keys import ensure_bootstrap_key
+from app.webhooks import api as webhooks
+
+log = structlog.get_logger()
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+ROUTES: Final[tuple[tuple[str, str, Handler], ...]] = (
+    ("POST", "/v2/images/generate", jobs.generate_image),
+    ("GET", "/v2/jobs", jobs.list_jobs),
+    ("GET", "/v2/jobs/{job_id}", jobs.get_job),
+    ("POST", WEBHOOK_PATH, webhooks.receive_webhook),
+    ("GET", "/healthz", ops.healthz),
+    ("GET", "/readyz", ops.readyz),
+)
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The application, for `framehook serve` and for `uvicorn app.main:create_app --factory` alike."""
+    settings = settings or load_settings()
+    logs.configure(settings)
+    app = FastAPI(
+        title="Framehook",
+        summary="Apiframe's own calls, with every job kept, tracked and never paid twice.",
+        version=reference.version(),
+        lifespan=lambda app: lifespan(app, settings),
+        redoc_url=None,
+    )
+    for method, path, handler in ROUTES:
+        app.add_api_route(path, handler, methods=[method], **reference.describe(method, path, handler))
+    _complete_reference(app)
+    app.add_exception_handler(ApiError, _render)
+    app.add_exception_handler(HTTPException, _render_framework_error)
+    for outage in OUTAGES:
+        app.add_exception_handler(outage, _render_outage)
+    app.add_middleware(RequestIds)
+    return app
+
+
+def _complete_reference(app: FastAPI) -> None:
+    """Add to the generated document what all routes share: schemas and ways to authenticate."""
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = generate()
+        components = document.setdefault("components", {})
+        components["schemas"] = reference.SCHEMAS
+        components["securitySchemes"] = reference.SECURITY_SCHEMES
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]  # the way FastAPI's documentation extends its document
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
+    """Open everything, run the loops, and on the way out finish what was begun."""
+    logs.hide_tokens()
+    async with open_context(settings) as ctx:
+        app.state.ctx = ctx
+        app.state.keys = KeyRing(ctx)
+        await _announce(ctx)
+        _close_on_signal(ctx)
+        async with workers.running(ctx, loops=settings.loops):
+            yield
+            ctx.begin_closing()
+
+
+async def _announce(ctx: Context) -> None:
+    settings = ctx.settings
+    if settings.bootstrap_admin_key is not None:
+        try:
+            async with ctx.db.transaction() as tx:
+                await ensure_bootstrap_key(tx, settings.bootstrap_admin_key.get_secret_value(), ctx.now())
+        except OUTAGES as error:
+            if not is_outage(error):
+                raise
+            log.warning("keys.bootstrap_failed", error=str(error))
+    if settings.poll_only:
+        log.warning("upstream.poll_only", reason="PUBLIC_BASE_URL is unset, or loopback with a remote upstream")
+    log.info("service.started", upstream=ctx.account, loops=settings.loops)
+
+
+def _close_on_signal(ctx: Context) -> None:
+    """Let long polls answer as soon as the process is told to stop, rather than hold the shutdown up."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        before = signal.getsignal(number)
+        if not callable(before):
+            continue
+
+        def stop(signum: int, frame: FrameType | None, before: Callable[..., Any] = before) -> None:
+            loop.call_soon_threadsafe(ctx.begin_closing)
+            before(signum, frame)
+
+        signal.signal(number, stop)
+
+
+async def _render(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError)
+    return json_response(error.body, status=error.status, headers=error.headers)
+
+
+async def _render_framework_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    text = f"No such route: {request.method} {request.url.path}" if error.status_code == 404 else error.detail
+    return json_response({"error": text}, status=error.status_code, headers=error.headers)
+
+
+async def _render_outage(request: Request, error: Exception) -> Response:
+    if not is_outage(error):
+        raise error
+    log.warning("database.unavailable", route=request.scope["route"].path, error=str(error)[:200])
+    return await _render(request, Unavailable("The database is unavailable"))
+
+
+class RequestIds:
+    """Give every answer an `X-Request-Id`, the caller's own where it sent one, and render what nobody expected."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = Headers(scope=scope).get("x-request-id", "")[:200] or uuid4().hex
+        started = False
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                MutableHeaders(scope=message)["X-Request-Id"] = request_id
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_id)
+        except Exception:
+            log.exception("request.failed", request_id=request_id, route=getattr(scope.get("route"), "path", None))
+            if not started:
+                await json_response({"error": "Internal error"}, status=500)(scope, receive, send_with_id)

@@ -1,0 +1,1 @@
+"""For whoever runs the service. This package reads everything and decides nothing."""

@@ -1,0 +1,119 @@
+"""Check an installation from where it stands: settings that belong together, the database, the upstream, the way back."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Final, Literal
+from urllib.parse import urlsplit
+
+import httpx
+from sqlalchemy import text
+
+from app import migrate, partitions
+from app.apiframe.errors import Refusal, Unclear
+from app.config import Settings
+from app.context import Context, open_database
+from app.db import OUTAGES, is_outage
+from app.errors import StartupError
+
+OLDEST_POSTGRES: Final = 15
+REACH_SECONDS: Final = 10.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One check, its verdict, and what to do about it."""
+
+    check: str
+    verdict: Literal["ok", "warning", "failed"]
+    text: str
+
+
+async def examine(settings: Settings) -> list[Finding]:
+    """Run every check; a failed one does not keep the others from running."""
+    findings = list(_check_settings(settings))
+    try:
+        async with open_database(settings) as database:
+            ctx = Context(settings, database)
+            try:
+                findings += [finding async for finding in _check_database(ctx)]
+                findings += [finding async for finding in _check_upstream(ctx)]
+            finally:
+                await ctx.upstream.close()
+    except StartupError as error:
+        findings.append(Finding("database", "failed", str(error)))
+    findings += [finding async for finding in _check_way_back(settings)]
+    return findings
+
+
+def _check_settings(settings: Settings) -> list[Finding]:
+    findings = []
+    if settings.apiframe_api_key is None:
+        verdict, words = (
+            ("ok", "not set, which an upstream on this machine allows")
+            if settings.upstream_is_local
+            else ("failed", "APIFRAME_API_KEY is not set")
+        )
+        findings.append(Finding("upstream key", verdict, words))  # type: ignore[arg-type]
+    if settings.poll_only:
+        words = "PUBLIC_BASE_URL is unset or loopback: poll-only, jobs complete by asking"
+        findings.append(Finding("webhooks", "warning", words))
+    elif urlsplit(settings.public_base_url or "").scheme == "http" and not settings.upstream_is_local:
+        findings.append(Finding("webhooks", "warning", "PUBLIC_BASE_URL is http: webhooks travel in the clear"))
+    if settings.direct_database_url and not settings.database_url:
+        words = "FRAMEHOOK_DIRECT_DATABASE_URL is set without DATABASE_URL and is not used"
+        findings.append(Finding("database", "warning", words))
+    return findings
+
+
+async def _check_database(ctx: Context) -> AsyncIterator[Finding]:
+    try:
+        async with ctx.db.reading() as connection:
+            version = int((await connection.execute(text("SHOW server_version_num"))).scalar_one()) // 10_000
+        revision, newest = await migrate.current_revision(ctx.db), migrate.newest_revision()
+        verdict: Literal["ok", "failed"] = "ok" if version >= OLDEST_POSTGRES else "failed"
+        yield Finding("database", verdict, f"PostgreSQL {version}; {OLDEST_POSTGRES} or newer is needed")
+        if revision != newest:
+            yield Finding("migrations", "failed", f"at {revision or 'nothing'}, {newest} is needed: framehook migrate")
+            return
+        yield Finding("migrations", "ok", f"at {revision}")
+        async with ctx.db.reading() as connection:
+            absent = await partitions.list_missing(connection, ctx.now(), days=partitions.ALARM_DAYS)
+        yield Finding("partitions", "failed" if absent else "ok", f"{len(absent)} missing for the next days")
+    except OUTAGES as error:
+        if not is_outage(error):
+            raise
+        yield Finding("database", "failed", f"cannot be reached: {error}".splitlines()[0])
+
+
+async def _check_upstream(ctx: Context) -> AsyncIterator[Finding]:
+    if ctx.settings.apiframe_api_key is None and not ctx.settings.upstream_is_local:
+        return
+    try:
+        answer = await ctx.upstream.me(ctx.upstream_key)
+    except Refusal as refusal:
+        yield Finding("upstream", "failed", f"{ctx.account} refuses the key: {refusal}")
+    except Unclear as unclear:
+        yield Finding("upstream", "failed", f"{ctx.account}: {unclear}")
+    else:
+        team = answer.payload.get("team")
+        name = team.get("name") if isinstance(team, dict) else None
+        yield Finding("upstream", "ok", f"{ctx.account} knows the key" + (f", team {name}" if name else ""))
+
+
+async def _check_way_back(settings: Settings) -> AsyncIterator[Finding]:
+    """Only a warning: a router may not let this machine reach itself by its public name."""
+    if settings.public_base_url is None:
+        return
+    url = f"{settings.public_base_url}/healthz"
+    try:
+        async with httpx.AsyncClient(timeout=REACH_SECONDS) as client:
+            answer = await client.get(url)
+    except httpx.HTTPError as error:
+        yield Finding("way back", "warning", f"{url} was not reached from here: {error}".rstrip(": "))
+        return
+    if answer.status_code == 200 and answer.text == '{"status":"ok"}':
+        yield Finding("way back", "ok", f"{url} answers")
+    else:
+        yield Finding("way back", "warning", f"{url} answers {answer.status_code}, not like this service")

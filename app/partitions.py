@@ -1,0 +1,57 @@
+"""Tables partitioned by day exist two weeks ahead. There is no default partition: a missing one must be seen, not filled."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.models import Base
+
+DAYS_AHEAD: Final = 14
+ALARM_DAYS: Final = 3
+
+TABLES: Final = tuple(
+    sorted(name for name, table in Base.metadata.tables.items() if table.dialect_options["postgresql"]["partition_by"])
+)
+
+
+def partition_name(table: str, day: datetime) -> str:
+    """The partition that holds a UTC day."""
+    return f"{table}_{day:%Y%m%d}"
+
+
+async def ensure(tx: AsyncConnection, now: datetime, *, days: int = DAYS_AHEAD) -> int:
+    """Make the missing partitions from yesterday to `days` ahead; return how many those were. Safe in several processes."""
+    missing = await list_missing(tx, now, days=days)
+    if not missing:
+        return 0
+    await tx.execute(text("SELECT pg_advisory_xact_lock(hashtext('framehook partitions'))"))
+    missing = await list_missing(tx, now, days=days)
+    for table, day in missing:
+        name, end = partition_name(table, day), day + timedelta(days=1)
+        # Made apart and attached: that takes a weaker lock on the parent than CREATE TABLE … PARTITION OF does.
+        await tx.execute(text(f"CREATE TABLE {name} (LIKE {table} INCLUDING ALL)"))
+        await tx.execute(
+            text(
+                f"ALTER TABLE {table} ATTACH PARTITION {name} FOR VALUES FROM ('{day:%F} 00:00Z') TO ('{end:%F} 00:00Z')"
+            )
+        )
+    return len(missing)
+
+
+async def list_missing(tx: AsyncConnection, now: datetime, *, days: int) -> list[tuple[str, datetime]]:
+    """The (table, day) pairs from yesterday to `days` ahead that have no partition."""
+    today = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    wanted = {
+        partition_name(table, day): (table, day)
+        for table in TABLES
+        for day in (today + timedelta(days=offset) for offset in range(-1, days + 1))
+    }
+    rows = await tx.execute(
+        text("SELECT name FROM unnest(CAST(:names AS text[])) AS name WHERE to_regclass(name) IS NULL"),
+        {"names": list(wanted)},
+    )
+    return sorted(wanted[row.name] for row in rows)

@@ -1,0 +1,83 @@
+"""SQL of receipts: their digests in a table of their own, their bodies in one that retention drops by the day."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+import msgspec
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """One webhook as it is kept."""
+
+    id: UUID
+    job_id: UUID
+    received_at: datetime
+    digest: bytes
+    signature: str
+    event: str | None
+    applied: bool
+    outcome: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+async def find_applied(tx: AsyncConnection, pairs: Sequence[tuple[UUID, bytes]]) -> set[tuple[UUID, bytes]]:
+    """Which of these (job, digest) pairs were applied before. Exact while the jobs are locked."""
+    rows = await tx.execute(_FIND_APPLIED, {"ids": [pair[0] for pair in pairs], "digests": [pair[1] for pair in pairs]})
+    return {(row.job_id, bytes(row.digest)) for row in rows}
+
+
+_FIND_APPLIED: Final = text(
+    """
+    SELECT r.job_id, r.digest
+    FROM unnest(CAST(:ids AS uuid[]), CAST(:digests AS bytea[])) AS asked (job_id, digest)
+    JOIN receipts r ON r.job_id = asked.job_id AND r.digest = asked.digest AND r.applied
+    """
+)
+
+
+async def insert_receipts(tx: AsyncConnection, receipts: Sequence[Receipt]) -> None:
+    """Keep receipts and their raw bodies."""
+    if not receipts:
+        return
+    await tx.execute(
+        _INSERT,
+        {
+            "ids": [one.id for one in receipts],
+            "job_ids": [one.job_id for one in receipts],
+            "received_ats": [one.received_at for one in receipts],
+            "digests": [one.digest for one in receipts],
+            "signatures": [one.signature for one in receipts],
+            "events": [one.event for one in receipts],
+            "applieds": [one.applied for one in receipts],
+            "outcomes": [one.outcome for one in receipts],
+            "headers": [msgspec.json.encode(one.headers).decode() for one in receipts],
+            "bodies": [one.body for one in receipts],
+        },
+    )
+
+
+_INSERT: Final = text(
+    """
+    WITH new AS (
+        SELECT * FROM unnest(
+            CAST(:ids AS uuid[]), CAST(:job_ids AS uuid[]), CAST(:received_ats AS timestamptz[]),
+            CAST(:digests AS bytea[]), CAST(:signatures AS text[]), CAST(:events AS text[]),
+            CAST(:applieds AS boolean[]), CAST(:outcomes AS text[]), CAST(:headers AS text[]), CAST(:bodies AS bytea[])
+        ) AS new (id, job_id, received_at, digest, signature, event, applied, outcome, headers, body)
+    ), kept AS (
+        INSERT INTO receipts (id, job_id, received_at, digest, signature, event, applied, outcome)
+        SELECT id, job_id, received_at, digest, signature, event, applied, outcome FROM new
+    )
+    INSERT INTO receipt_bodies (receipt_id, received_at, headers, body)
+    SELECT id, received_at, CAST(headers AS jsonb), body FROM new
+    """
+)

@@ -1,0 +1,182 @@
+"""Take one webhook in: verify, keep a Receipt, make an Observation, put it through the door, commit, acknowledge."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
+from uuid_utils.compat import uuid7
+
+from app.apiframe.signature import Verdict, check
+from app.apiframe.wire import Observation, observe_payload, read_json
+from app.context import Context
+from app.errors import NotFound, Unauthenticated
+from app.jobs.observe import LockedJob, Observed, lock_jobs, observe, topics
+from app.jobs.queries.account import note_trouble
+from app.jobs.queries.polls import hint_polls
+from app.webhooks.queries import Receipt, find_applied, insert_receipts
+
+log = structlog.get_logger()
+
+LARGEST_BODY: Final = 4 * 1024 * 1024
+KEPT_HEADERS: Final = ("content-type", "user-agent", "x-request-id", "x-webhook-event", "x-webhook-signature")
+
+APPLIED: Final = ("applied", "nothing new", "after the end")
+"""Outcomes after which the same bytes have nothing more to say."""
+
+HINT_EVERY: Final = timedelta(seconds=10)
+"""An unsigned webhook moves a job's poll to now at most so often."""
+
+ALARM_EVERY: Final = timedelta(minutes=1)
+"""The same for one whose signature is wrong."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Webhook:
+    """A message at our door whose token was found good."""
+
+    job_id: UUID
+    received_at: datetime
+    digest: bytes
+    signature: Verdict
+    headers: Mapping[str, str]
+    body: bytes
+    event: str | None
+    seen: Observation | None  # None: the body could not be read
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """What became of a webhook. `observed` is set where it went through the door."""
+
+    outcome: str
+    observed: Observed | None = None
+    hinted: bool = False
+
+
+async def receive(ctx: Context, job_id: UUID, body: bytes, headers: Mapping[str, str]) -> Received:
+    """Receive one webhook; return after the commit. Raises NotFound for an unknown job, Unauthenticated for a wrong
+    signature (and for a missing one where unsigned webhooks are to be rejected).
+    """
+    webhook = read_webhook(ctx, job_id, body, headers)
+    received = await ctx.batched(apply, webhook)
+    if received.observed is not None:
+        ctx.notify.nudge(topics([received.observed]))
+    elif received.hinted:
+        ctx.notify.nudge(["poll"])
+    if webhook.signature == "wrong" and received.hinted:
+        async with ctx.db.transaction() as tx:
+            await note_trouble(tx, ctx.account, "webhook signatures do not verify", ctx.now())
+    log.info(
+        "webhook.received",
+        job=str(job_id),
+        event_type=webhook.event,
+        signature=webhook.signature,
+        outcome=received.outcome,
+    )
+    if received.outcome == "no such job":
+        raise NotFound()
+    if webhook.signature == "wrong" or received.outcome == "rejected":
+        raise Unauthenticated("Webhook signature missing or wrong")
+    return received
+
+
+def read_webhook(ctx: Context, job_id: UUID, body: bytes, headers: Mapping[str, str]) -> Webhook:
+    """Verify the signature over the raw bytes, and read them."""
+    payload = _payload(body)
+    now = ctx.now()
+    event = payload.get("event") if payload else None
+    return Webhook(
+        job_id=job_id,
+        received_at=now,
+        digest=hashlib.sha256(body).digest(),
+        signature=check(body, headers.get("x-webhook-signature"), ctx.upstream_keys.values()),
+        headers={name: headers[name] for name in KEPT_HEADERS if name in headers},
+        body=body,
+        event=event[:50] if isinstance(event, str) else None,
+        seen=observe_payload(payload, job_id=job_id, source="webhook", at=now) if payload is not None else None,
+    )
+
+
+async def apply(ctx: Context, tx: AsyncConnection, webhooks: Sequence[Webhook]) -> list[Received]:
+    """Apply webhooks in their order. The same bytes are applied to a job once; answers the same when run again."""
+    jobs = await lock_jobs(tx, [webhook.job_id for webhook in webhooks])
+    done = await find_applied(tx, [(webhook.job_id, webhook.digest) for webhook in webhooks])
+    fresh: list[Webhook] = []
+    for webhook in webhooks:
+        pair = (webhook.job_id, webhook.digest)
+        if webhook.job_id in jobs and webhook.signature == "valid" and webhook.seen is not None and pair not in done:
+            done.add(pair)
+            fresh.append(webhook)
+    observed = await observe(ctx, tx, jobs, [webhook.seen for webhook in fresh if webhook.seen is not None])
+    heard = {id(webhook): one for webhook, one in zip(fresh, observed, strict=True)}
+    hinted = await _take_hints(ctx, tx, [webhook for webhook in webhooks if webhook.signature != "valid"])
+    answers = [_answer(ctx, jobs, webhook, heard.get(id(webhook)), hinted) for webhook in webhooks]
+    await insert_receipts(
+        tx, [_receipt(webhook, answer) for webhook, answer in zip(webhooks, answers, strict=True) if _kept(answer)]
+    )
+    return answers
+
+
+def _answer(
+    ctx: Context, jobs: Mapping[UUID, LockedJob], webhook: Webhook, observed: Observed | None, hinted: set[UUID]
+) -> Received:
+    if webhook.job_id not in jobs:
+        return Received("no such job")
+    if observed is not None:
+        return Received(observed.outcome, observed)
+    if webhook.signature == "valid":
+        return Received("unreadable" if webhook.seen is None else "repeated")
+    if webhook.signature == "absent" and ctx.settings.unsigned_webhooks == "reject":
+        return Received("rejected")
+    first = webhook.job_id in hinted
+    hinted.discard(webhook.job_id)
+    return Received("hint" if first else "hint again", hinted=first)
+
+
+def _kept(answer: Received) -> bool:
+    """What is neither applied nor first of its kind for a while is not kept: a flood of it must cost nothing."""
+    return answer.outcome not in ("no such job", "repeated", "rejected", "hint again")
+
+
+def _receipt(webhook: Webhook, answer: Received) -> Receipt:
+    return Receipt(
+        id=uuid7(),
+        job_id=webhook.job_id,
+        received_at=webhook.received_at,
+        digest=webhook.digest,
+        signature=webhook.signature,
+        event=webhook.event,
+        applied=answer.outcome in APPLIED,
+        outcome=answer.outcome,
+        headers=webhook.headers,
+        body=webhook.body,
+    )
+
+
+async def _take_hints(ctx: Context, tx: AsyncConnection, webhooks: Sequence[Webhook]) -> set[UUID]:
+    """Move polls to now for webhooks that may not be believed, seldom enough that they cannot be used as a lever."""
+    wrong = {webhook.job_id for webhook in webhooks if webhook.signature == "wrong"}
+    absent = {webhook.job_id for webhook in webhooks if webhook.signature == "absent"} - wrong
+    if ctx.settings.unsigned_webhooks == "reject":
+        absent = set()
+    now = ctx.now()
+    taken = set[UUID]()
+    for job_ids, every in ((wrong, ALARM_EVERY), (absent, HINT_EVERY)):
+        if job_ids:
+            taken |= await hint_polls(tx, sorted(job_ids), now=now, not_after=now - every)
+    return taken
+
+
+def _payload(body: bytes) -> Mapping[str, Any] | None:
+    try:
+        payload = read_json(body)
+    except ValueError:
+        return None
+    return payload if isinstance(payload, dict) else None

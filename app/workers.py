@@ -1,0 +1,62 @@
+"""The table of background loops. Any number of processes may run them against one database."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from app import partitions
+from app.context import Context
+from app.jobs import dispatch, reconcile, upstream
+from app.loop import keep_running
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """What runs, how often without a nudge (None: every sweep), and what nudges it."""
+
+    name: str
+    run_once: Callable[[Context], Awaitable[int]]
+    every_seconds: float | None = None
+    topics: tuple[str, ...] = ()
+
+
+async def _ensure_partitions(ctx: Context) -> int:
+    async with ctx.db.transaction() as tx:
+        return await partitions.ensure(tx, ctx.now())
+
+
+LOOPS: Final = (
+    Loop("dispatch", dispatch.start_once, topics=("dispatch",)),
+    Loop("reconcile", reconcile.run_once, topics=("poll",)),
+    Loop("expire", dispatch.expire_once, every_seconds=60),
+    Loop("upstream", upstream.refresh_once, every_seconds=900),
+    Loop("partitions", _ensure_partitions, every_seconds=3600),
+)
+
+
+@asynccontextmanager
+async def running(ctx: Context, *, loops: bool = True) -> AsyncIterator[None]:
+    """Keep the notifier and, unless told otherwise, every loop going for so long.
+
+    A loop is stopped where it waits; work that it had begun is in `ctx` and is finished there.
+    """
+    tasks = [asyncio.create_task(ctx.notify.run(), name="notify")]
+    if loops:
+        tasks += [asyncio.create_task(_keep(ctx, loop), name=loop.name) for loop in LOOPS]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _keep(ctx: Context, loop: Loop) -> None:
+    every = ctx.settings.sweep_seconds if loop.every_seconds is None else loop.every_seconds
+    await keep_running(
+        loop.name, lambda: loop.run_once(ctx), every_seconds=every, notify=ctx.notify, topics=loop.topics
+    )

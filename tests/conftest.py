@@ -1,0 +1,130 @@
+"""Fixtures: a real PostgreSQL with a fresh database per test, a simulated Apiframe, and running services."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, ExitStack
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from app import embedded, migrate
+from app.db import Database, plain_url
+from app.simulator.config import SimulatorConfig
+from app.simulator.server import RunningSimulator
+from tests.harness import Service, running_service, test_settings
+
+TEMPLATE = "framehook_template"
+
+
+@pytest.fixture(scope="session")
+def postgres_url(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[str]:
+    """The server that the tests run on: `TEST_DATABASE_URL`, or an embedded one that all pytest workers share."""
+    given = os.environ.get("TEST_DATABASE_URL")
+    if given:
+        asyncio.run(_make_template(plain_url(given)))
+        yield plain_url(given)
+        return
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "postgres"
+    server = embedded.start(folder)
+    try:
+        asyncio.run(_make_template(plain_url(server.url)))
+        yield plain_url(server.url)
+    finally:
+        server.close()
+
+
+@pytest.fixture
+def database_url(postgres_url: str) -> Iterator[str]:
+    """A migrated database of this test's own."""
+    name = f"test_{uuid4().hex[:16]}"
+    asyncio.run(_execute(postgres_url, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}"))
+    yield _with_database(postgres_url, name)
+    asyncio.run(_execute(postgres_url, f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+@pytest.fixture
+def empty_database_url(postgres_url: str) -> Iterator[str]:
+    """A database that was never migrated."""
+    name = f"test_{uuid4().hex[:16]}"
+    asyncio.run(_execute(postgres_url, f"CREATE DATABASE {name}"))
+    yield _with_database(postgres_url, name)
+    asyncio.run(_execute(postgres_url, f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+@pytest.fixture
+def simulate() -> Iterator[Callable[..., RunningSimulator]]:
+    """Start simulators: `simulate(hold=True)`. Fast by default; they end with the test."""
+    with ExitStack() as stack:
+
+        def start(**config: Any) -> RunningSimulator:
+            fast = {"queue_seconds": 0.02, "generate_seconds": 0.1, "webhook_backoff_seconds": 0.05}
+            return stack.enter_context(RunningSimulator(SimulatorConfig(**fast | config)))
+
+        yield start
+
+
+@pytest.fixture
+def simulator(simulate: Callable[..., RunningSimulator]) -> RunningSimulator:
+    """A simulator as it comes."""
+    return simulate()
+
+
+@pytest.fixture
+async def serve(database_url: str) -> AsyncIterator[Callable[..., Any]]:
+    """Start services on this test's database: `await serve(simulator, loops=False)`. They end with the test."""
+    async with AsyncExitStack() as stack:
+
+        async def start(simulator: RunningSimulator, **settings: Any) -> Service:
+            return await stack.enter_async_context(running_service(test_settings(database_url, simulator, **settings)))
+
+        yield start
+
+
+@pytest.fixture
+async def service(serve: Callable[..., Any], simulator: RunningSimulator) -> Service:
+    """A service with all its loops, in front of the simulator."""
+    started: Service = await serve(simulator)
+    return started
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Path:
+    """A folder for an embedded PostgreSQL of the test's own."""
+    return tmp_path / "data"
+
+
+async def _make_template(url: str) -> None:
+    """Migrate once per server; the workers that come later find it done."""
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute("SELECT pg_advisory_lock(20261122)")
+        if await connection.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", TEMPLATE) is None:
+            await connection.execute(f"CREATE DATABASE {TEMPLATE}")
+        database = Database(_with_database(url, TEMPLATE), pool_size=2)
+        try:
+            await migrate.upgrade(database)
+        finally:
+            await database.close()
+    finally:
+        await connection.close()
+
+
+async def _execute(url: str, statement: str) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+def _with_database(url: str, name: str) -> str:
+    """The same server, another database: the path is the only part of the URL that may hold a slash before the query."""
+    head, question, query = url.partition("?")
+    return f"{head.rsplit('/', 1)[0]}/{name}{question}{query}"

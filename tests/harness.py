@@ -1,0 +1,151 @@
+"""What tests drive Framehook with: a service in this event loop, a caller, and waiting for a condition with an end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from uuid import UUID
+
+import httpx
+import uvicorn
+from sqlalchemy import text
+
+from app.config import Settings, load_settings
+from app.context import Context
+from app.main import create_app
+from app.simulator.server import RunningSimulator
+from app.teams.keys import create_key
+
+Value = TypeVar("Value")
+
+SIMULATOR_KEY = "afk_simulator_key_for_tests"
+FLUX = {"model": "flux-1.1-pro-ultra", "prompt": "a lighthouse in a storm"}
+
+
+def test_settings(database_url: str, simulator: RunningSimulator, **settings: Any) -> Settings:
+    """Settings that leave the machine's environment aside; webhooks come back unless `public_base_url=None`."""
+    values: dict[str, Any] = {
+        "database_url": database_url,
+        "apiframe_base_url": simulator.url,
+        "apiframe_api_key": SIMULATOR_KEY,
+        "public_base_url": "http://127.0.0.1:1",  # replaced by the port that is bound
+        "log_level": "warning",
+        "sweep_seconds": 0.5,
+        "upstream_timeout_seconds": 5.0,
+        "pool_size": 5,
+    }
+    return load_settings(_env_file=None, **values | settings)
+
+
+@dataclass(frozen=True)
+class Service:
+    """A running service and its insides."""
+
+    url: str
+    ctx: Context
+    caller: Caller
+    server: uvicorn.Server
+
+    async def new_caller(self, team: str, scopes: tuple[str, ...] = ("submit", "read")) -> Caller:
+        """A caller with a key of its own."""
+        return await make_caller(self.ctx, self.url, team, scopes)
+
+    async def rows(self, statement: str, **parameters: Any) -> list[Any]:
+        """What a query finds in the database."""
+        async with self.ctx.db.reading() as connection:
+            return list((await connection.execute(text(statement), parameters)).all())
+
+    async def job(self, job_id: str | UUID) -> Any:
+        """A job's whole row."""
+        (row,) = await self.rows("SELECT * FROM jobs WHERE id = :id", id=str(job_id))
+        return row
+
+
+class Caller:
+    """A team's client."""
+
+    def __init__(self, url: str, key: str, key_id: UUID) -> None:
+        self.key = key
+        self.key_id = key_id
+        self.http = httpx.AsyncClient(base_url=url, headers={"X-API-Key": key}, trust_env=False, timeout=60)
+
+    async def submit(self, body: Any = None, **headers: str) -> httpx.Response:
+        """Submit a generation; header names are written with underscores."""
+        content = body if isinstance(body, bytes) else json.dumps(FLUX if body is None else body).encode()
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return await self.http.post(
+            "/v2/images/generate", content=content, headers={"Content-Type": "application/json", **named}
+        )
+
+    async def accepted(self, body: Any = None, **headers: str) -> str:
+        """Submit, insist on a 202, and return the job's id."""
+        answer = await self.submit(body, **headers)
+        assert answer.status_code == 202, answer.text
+        job_id: str = answer.json()["jobId"]
+        return job_id
+
+    async def read(self, job_id: str, *, wait: float = 0) -> dict[str, Any]:
+        """The job object."""
+        answer = await self.http.get(f"/v2/jobs/{job_id}", params={"wait": wait} if wait else {})
+        assert answer.status_code == 200, answer.text
+        job: dict[str, Any] = answer.json()
+        return job
+
+
+async def make_caller(ctx: Context, url: str, team: str, scopes: tuple[str, ...]) -> Caller:
+    """Make a key, and a client that uses it."""
+    async with ctx.db.transaction() as tx:
+        made = await create_key(tx, team=team, scopes=scopes, now=ctx.now())
+    return Caller(url, made.key, made.id)
+
+
+@asynccontextmanager
+async def running_service(settings: Settings) -> AsyncIterator[Service]:
+    """A service on a free port of 127.0.0.1, in this event loop."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        if settings.public_base_url is not None and settings.public_base_url.endswith(":1"):
+            settings = settings.model_copy(update={"public_base_url": url})
+        app = create_app(settings)
+        server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=5))
+        serving = asyncio.create_task(server.serve(sockets=[listening]))
+        while not server.started:
+            assert not serving.done(), "the service did not start"
+            await asyncio.sleep(0.005)
+        ctx = app.state.ctx
+        caller = await make_caller(ctx, url, "tests", ("submit", "read"))
+        try:
+            yield Service(url, ctx, caller, server)
+        finally:
+            await caller.http.aclose()
+            server.should_exit = True
+            await serving
+
+
+async def eventually(
+    look: Callable[[], Awaitable[Value]], holds: Callable[[Value], Any] = bool, *, seconds: float = 15
+) -> Value:
+    """Look again until what is seen holds, and return it; fail with what was seen last when the time is over."""
+    end = asyncio.get_running_loop().time() + seconds
+    while True:
+        seen = await look()
+        if holds(seen):
+            return seen
+        assert asyncio.get_running_loop().time() < end, f"not within {seconds} s: {seen!r}"
+        await asyncio.sleep(0.02)
+
+
+async def tell(simulator: RunningSimulator, path: str, **body: Any) -> Any:
+    """Steer the simulator without blocking this loop, which its webhooks may need."""
+    return await asyncio.to_thread(simulator.tell, path, **body)
+
+
+async def books(simulator: RunningSimulator) -> Mapping[str, Any]:
+    """What the simulator has seen and done."""
+    seen: Mapping[str, Any] = await asyncio.to_thread(simulator.ask, "books")
+    return seen
