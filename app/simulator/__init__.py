@@ -7,6 +7,7 @@ the service's own reading of them (`app.apiframe`), so that a misreading cannot 
     api          the vendor's routes             control      the `/sim` routes, by which tests and demos steer it
     replies      the shapes of answers and refusals, and how a connection is cut
     world        accepts submissions, keeps jobs, idempotency records and time
+    state        what the vendor knows at a moment
     lifecycle    moves a job: QUEUED, PROCESSING with progress, then COMPLETED, FAILED or CANCELLED
     webhooks     signs and sends, or loses, doubles, delays, reorders
     books        what was seen, accepted, sent and acknowledged, for tests to check against

@@ -20,6 +20,7 @@ from starlette.routing import Route
 from app.simulator import catalog, document, lifecycle, outputs, uploads
 from app.simulator.accounts import Caller
 from app.simulator.bodies import is_uuid
+from app.simulator.books import Call
 from app.simulator.config import SimulatorConfig
 from app.simulator.control import control_routes
 from app.simulator.faults import Attempt
@@ -107,13 +108,14 @@ def _down(world: World) -> Response:
 
 async def _submit(operation: str, world: World, request: Request, caller: Caller) -> Response:
     raw = await request.body()
+    key = request.headers.get("idempotency-key") or None
+    world.books.calls.append(Call(key, caller.key, raw.decode(errors="replace")))
     attempt = world.next_attempt()
     if "down" in attempt.faults:
         return _down(world)
     for fault in _REFUSING:
         if fault in attempt.faults:
             raise world.refuse(fault, attempt.serial)
-    key = request.headers.get("idempotency-key") or None
     submission = Submission(caller, operation, raw, key, str(request.base_url).rstrip("/"))
     job, is_new = world.accept(attempt, submission)
     if is_new and "early" in attempt.faults:

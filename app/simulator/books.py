@@ -6,7 +6,7 @@ from collections import Counter, deque
 from dataclasses import asdict, dataclass
 from typing import Any
 
-_KEPT_SENDS = 50_000
+_KEPT = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,15 +30,25 @@ class Send:
         return self.answer_status is not None and 200 <= self.answer_status < 300
 
 
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One submission as it came, accepted or not: two of one idempotency key can be compared."""
+
+    idempotency_key: str | None
+    api_key: str
+    body: str
+
+
 class Books:
-    """Counters since the start or the last reset, and the newest webhooks sent."""
+    """Counters since the start or the last reset, and the newest submissions and webhooks."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self.requests: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
         self.faults: Counter[str] = Counter()
-        self.sends: deque[Send] = deque(maxlen=_KEPT_SENDS)
+        self.calls: deque[Call] = deque(maxlen=_KEPT)
+        self.sends: deque[Send] = deque(maxlen=_KEPT)
 
     def count_running(self, running: int) -> None:
         """Remember the most jobs that ever ran at once."""
@@ -63,6 +73,10 @@ class Books:
             "requests": dict(self.requests),
             "faults": dict(self.faults),
         }
+
+    def submissions(self) -> list[dict[str, Any]]:
+        """Show the submissions as they came, oldest first."""
+        return [asdict(call) for call in self.calls]
 
     def webhooks(self) -> list[dict[str, Any]]:
         """Show the webhooks sent, oldest first."""

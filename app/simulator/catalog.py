@@ -38,8 +38,21 @@ class Family:
     params_required: bool = False
 
 
+# The families whose longest prompt is not that of their operation.
+_PROMPTS = {
+    "wanImage27Params": 5000,
+    "grokImagineVideoParams": 5000,
+    "hailuoParams": 2000,
+    "happyhorse10Params": 2500,
+    "happyhorse11Params": 2500,
+    "wan27Params": 5000,
+    "wan27R2vParams": 5000,
+    "murekaParams": 1024,
+}
+
+
 def _family(operation: str, params: str, models: str, prompt: int, *, required: bool = False) -> Family:
-    return Family(operation, params, tuple(models.split()), prompt, required)
+    return Family(operation, params, tuple(models.split()), _PROMPTS.get(params, prompt), required)
 
 
 _IMAGES = (

@@ -114,6 +114,7 @@ async def _books(world: World, request: Request) -> Response:
     parts: dict[str, Callable[[], Any]] = {
         "counters": lambda: world.books.counters(world.running_count()),
         "jobs": lambda: [booked(job) for job in world.jobs.values()],
+        "submissions": world.books.submissions,
         "webhooks": world.books.webhooks,
     }
     wanted = request.query_params.get("part")

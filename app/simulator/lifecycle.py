@@ -24,7 +24,7 @@ def steps(config: SimulatorConfig, serial: int) -> list[tuple[float, int]]:
 
 def start(state: State, job: Job) -> None:
     """Set a job going, unless jobs are held."""
-    if not state.config.hold:
+    if not state.config.hold and _is_alive(state, job):
         reached = -1 if job.progress is None else job.progress
         job.steps = [step for step in steps(state.config, job.serial) if step[1] > reached]
         _schedule(state, job)
@@ -52,7 +52,7 @@ def advance(state: State, job: Job, progress: int, *, announce: bool = True) -> 
 
 def conclude(state: State, job: Job) -> None:
     """End a job as its faults say, or well. One that was told to end otherwise meanwhile stays as it is."""
-    if job.final:
+    if not _is_alive(state, job):
         return
     ending: Ending = "CANCELLED" if "cancel" in job.faults else "FAILED" if "fail" in job.faults else "COMPLETED"
     end(state, job, ending)
@@ -90,6 +90,11 @@ def stop(job: Job) -> None:
     if job.timer is not None:
         job.timer.cancel()
     job.steps, job.timer = [], None
+
+
+def _is_alive(state: State, job: Job) -> bool:
+    """Whether a job may still move: it has not ended, and no reset has forgotten it while its webhook was answered."""
+    return not job.final and state.jobs.get(job.id) is job
 
 
 def _schedule(state: State, job: Job) -> None:

@@ -7,11 +7,12 @@ import signal
 import socket
 import threading
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
+from http.client import HTTPConnection
 from types import TracebackType
 from typing import Any, Self
 
-import httpx
+import msgspec
 import uvicorn
 
 from app.errors import StartupError
@@ -58,8 +59,13 @@ def run(config: SimulatorConfig | None = None, host: str = "127.0.0.1", port: in
     """Serve until Ctrl-C or SIGTERM, then return; raise StartupError where the address is taken."""
     sock = listen(host, port)
     server = _Server(World(config))
-    # uvicorn hands a signal on when it has shut down: to nobody, because then the work of the signal is done.
-    previous = signal.signal(signal.SIGTERM, lambda *_: None)
+
+    def leave(*_: object) -> None:
+        server.should_exit = True
+
+    # uvicorn handles signals while it serves and raises them again when it is done. Around that, they ask it to leave:
+    # one that comes early is heard, and one that comes back does not end the process as if by accident.
+    previous = signal.signal(signal.SIGTERM, leave)
     try:
         with suppress(KeyboardInterrupt):
             server.run(sockets=[sock])
@@ -101,18 +107,20 @@ class RunningSimulator:
 
     def tell(self, path: str, **body: Any) -> Any:
         """Post to `/sim/{path}` and return what it answers: `tell("faults", drop=1)`."""
-        return self._answer(httpx.Request("POST", f"{self.url}/sim/{path}", json=body))
+        return self._call("POST", path, msgspec.json.encode(body))
 
     def ask(self, path: str) -> Any:
         """Get `/sim/{path}`: `ask("books")`."""
-        return self._answer(httpx.Request("GET", f"{self.url}/sim/{path}"))
+        return self._call("GET", path, None)
 
-    def _answer(self, request: httpx.Request) -> Any:
-        with httpx.Client(trust_env=False, timeout=30) as client:
-            answer = client.send(request)
-        if answer.is_error:
-            raise ValueError(f"{request.url.path}: {answer.status_code} {answer.text}")
-        return answer.json()
+    def _call(self, method: str, path: str, body: bytes | None) -> Any:
+        with closing(HTTPConnection(self.host, self.port, timeout=30)) as connection:
+            connection.request(method, f"/sim/{path}", body)
+            answer = connection.getresponse()
+            content = answer.read()
+        if answer.status >= 400:
+            raise ValueError(f"/sim/{path}: {answer.status} {content.decode()}")
+        return msgspec.json.decode(content)
 
     def _serve(self) -> None:
         self._server.run(sockets=[self._socket])

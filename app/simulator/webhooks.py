@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from itertools import count
 from typing import Any, Literal
 
@@ -80,13 +81,18 @@ def headers_of(api_key: str, event: str, body: bytes, config: SimulatorConfig, s
     return headers
 
 
+@cache
+def _trust() -> ssl.SSLContext:
+    """Read the trusted certificates once for all clients: it takes longer than to send a webhook."""
+    return ssl.create_default_context()
+
+
 class Sender:
     """Sends webhooks and writes each into the books."""
 
     def __init__(self, books: Books) -> None:
         self.books = books
         self._closed = False
-        self._trust: ssl.SSLContext | None = None
         self._clients: list[httpx.AsyncClient] = []
         self._free: asyncio.LifoQueue[httpx.AsyncClient] = asyncio.LifoQueue()
         self._numbers: defaultdict[str, count[int]] = defaultdict(count)
@@ -217,8 +223,6 @@ class Sender:
         """Take the client that was last free, so that its connection is still warm, or make one, or wait for one."""
         if not self._free.empty() or len(self._clients) == _AT_ONCE:
             return await self._free.get()
-        # One context for all: to read the trusted certificates takes longer than all the rest.
-        self._trust = self._trust or ssl.create_default_context()
-        client = httpx.AsyncClient(trust_env=False, verify=self._trust, timeout=None)  # noqa: S113 - timed as a whole
+        client = httpx.AsyncClient(trust_env=False, verify=_trust(), timeout=None)  # noqa: S113 - timed as a whole
         self._clients.append(client)
         return client

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterator
 
 import httpx
@@ -35,9 +36,16 @@ def simulator(running: RunningSimulator) -> RunningSimulator:
     return running
 
 
+@pytest.fixture(scope="session")
+def trust() -> ssl.SSLContext:
+    """Shared, because reading the trusted certificates takes longer than most of these tests."""
+    return ssl.create_default_context()
+
+
 @pytest.fixture
-def vendor(simulator: RunningSimulator) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=simulator.url, headers={"X-API-Key": KEY}, trust_env=False, timeout=10) as client:
+def vendor(simulator: RunningSimulator, trust: ssl.SSLContext) -> Iterator[httpx.Client]:
+    headers = {"X-API-Key": KEY}
+    with httpx.Client(base_url=simulator.url, headers=headers, trust_env=False, timeout=10, verify=trust) as client:
         yield client
 
 

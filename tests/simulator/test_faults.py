@@ -16,7 +16,7 @@ from tests.simulator.walks import KEY, SUBMIT, counters, ended, eventually, flux
 def outcomes(simulator: RunningSimulator, vendor: httpx.Client, seed: int) -> list[int]:
     simulator.tell("reset")
     simulator.tell("config", seed=seed)
-    simulator.tell("faults", rate_limited=0.3, server_error=0.3, no_credits=0.1)
+    simulator.tell("faults", rate_limited=0.3, server_error=0.3, no_credits=0.3)
     return [vendor.post(SUBMIT, json=flux()).status_code for _ in range(40)]
 
 

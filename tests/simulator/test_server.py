@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from http.client import HTTPConnection
 from pathlib import Path
 
 import httpx
@@ -69,10 +70,14 @@ def test_a_process_ends_well_on_a_signal(number: signal.Signals) -> None:
     )
 
     def answers() -> bool:
+        connection = HTTPConnection("127.0.0.1", port, timeout=10)
         try:
-            return httpx.get(f"http://127.0.0.1:{port}/v2/models", trust_env=False).status_code == 200
-        except httpx.TransportError:
+            connection.request("GET", "/v2/models")
+            return connection.getresponse().status == 200
+        except OSError:
             return False
+        finally:
+            connection.close()
 
     try:
         eventually(answers, 10)

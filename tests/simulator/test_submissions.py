@@ -315,6 +315,8 @@ def test_the_books_show_what_was_accepted(simulator: RunningSimulator, vendor: h
     expected = {"idempotency_key": "k:2", "api_key": KEY, "body": raw.decode(), "operation": "videos/generate"}
     assert expected.items() <= entry.items()
     assert simulator.ask("jobs/k:2") == entry
+    calls = simulator.ask("books?part=submissions")
+    assert calls == {"submissions": [{"idempotency_key": "k:2", "api_key": KEY, "body": raw.decode()}]}
     seen = counters(simulator)
     assert (seen["submissions"], seen["accepted"], seen["in_flight_now"]) == (1, 1, 0)
     assert seen["requests"] == {"POST /v2/videos/generate": 1}

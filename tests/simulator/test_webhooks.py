@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import httpx
 import pytest
 
 from app.simulator.server import RunningSimulator
-from tests.simulator.walks import KEY, Receiver, counters, ended, eventually, get_job, sign, submit
+from tests.simulator.walks import KEY, Receiver, counters, ended, eventually, flux, get_job, sign, submit
 
 
 def final_received(receiver: Receiver, copies: int = 1) -> bool:
@@ -147,16 +146,10 @@ def test_an_early_webhook_is_answered_before_the_submission_is(
     simulator: RunningSimulator, vendor: httpx.Client, receiver: Receiver
 ) -> None:
     simulator.tell("faults", early=1)
-    answer = vendor.post(
-        "/v2/images/generate", json={"model": "veo-3", "prompt": "x"} | early_body(receiver), headers={}
-    )
+    answer = vendor.post("/v2/images/generate", json=flux(webhookUrl=receiver.url))
     assert answer.json()["status"] == "QUEUED"
     assert receiver.events() == ["progress", "completed"]
     assert get_job(vendor, answer.json()["jobId"])["webhookStatus"] == "delivered"
-
-
-def early_body(receiver: Receiver) -> dict[str, Any]:
-    return {"model": "flux-1.1-pro-ultra", "webhookUrl": receiver.url}
 
 
 def test_only_the_progress_may_be_early(simulator: RunningSimulator, vendor: httpx.Client, receiver: Receiver) -> None:
