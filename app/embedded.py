@@ -52,8 +52,7 @@ WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = 'framehook') \\gexec
 def start(data_dir: Path) -> EmbeddedServer:
     """Hold the server in `data_dir`, which is made and started when it is not there or not running.
 
-    Blocks until the server answers: about a second the first time, at most START_SECONDS after a crash. Every call gives
-    a handle of its own. Raises StartupError with one line for the operator.
+    Blocks until it answers, about a second the first time. Every call gives a handle of its own. Raises StartupError.
     """
     cluster = _Cluster(home := Path(os.path.realpath(data_dir)))
     try:
@@ -152,9 +151,9 @@ class _Cluster:
             if child is None and self.postmaster() is None:
                 child = self._launch()
             elif child is not None and child.poll() is not None:
-                raise self._failure("cannot start", self._log_tail())
+                raise self._failure(f"cannot start (exit code {child.returncode})")
             time.sleep(POLL_SECONDS)
-        raise self._failure(f"does not answer after {START_SECONDS:.0f} s", self._log_tail())
+        raise self._failure(f"does not answer after {START_SECONDS:.0f} s")
 
     def stop(self) -> None:
         """Shut the server down, and return when the last of its processes is gone."""
@@ -253,11 +252,9 @@ class _Cluster:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")} | {"LC_ALL": "C"}
         return {"env": environment, "cwd": self.home, "pass_fds": locks, "start_new_session": True}
 
-    def _log_tail(self) -> str:
-        log = self._log.read_bytes() if self._log.exists() else b""
-        return log[self._log_start :].decode(errors="replace")
-
-    def _failure(self, what: str, why: str) -> StartupError:
+    def _failure(self, what: str, why: str | None = None) -> StartupError:
+        if why is None:
+            why = self._log.read_bytes()[self._log_start :].decode(errors="replace") if self._log.exists() else "no log"
         last_lines = " | ".join(line.strip() for line in why.strip().splitlines()[-4:])
         hint = f" (root needs util-linux's setpriv: {ROOT_HINT})" if "setpriv" in last_lines else ""
         return StartupError(f"embedded PostgreSQL in {self.home} {what}: {last_lines}{hint}")
@@ -296,9 +293,12 @@ def _choose_socket_dir(home: Path) -> Path:
 
 
 def _make_private(folder: Path) -> None:
-    with suppress(FileExistsError):
-        folder.mkdir(mode=0o700)
-    status = folder.lstat()
+    try:
+        with suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+        status = folder.lstat()
+    except OSError as error:
+        raise StartupError(f"cannot make the socket folder {folder}: {error.strerror} {ELSEWHERE}") from error
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) != 0o700:
         raise StartupError(f"the socket folder {folder} must be a folder of this user with mode 0700: remove it")
 

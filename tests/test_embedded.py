@@ -303,7 +303,7 @@ def test_a_server_that_cannot_start_says_its_last_log_lines(data_dir: Path) -> N
     embedded.start(data_dir).close()
     with (data_dir / "cluster" / "postgresql.conf").open("a") as settings:
         settings.write("no_such_setting = 1\n")
-    with pytest.raises(StartupError, match=r"cannot start: .*no_such_setting") as caught:
+    with pytest.raises(StartupError, match=r"cannot start \(exit code 1\): .*no_such_setting") as caught:
         embedded.start(data_dir)
     assert "\n" not in str(caught.value)
 
