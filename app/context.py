@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
+import structlog
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -22,6 +23,8 @@ from app.clock import Clock, SystemClock
 from app.config import Settings
 from app.db import Database
 from app.notify import Notifier
+
+log = structlog.get_logger()
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -82,8 +85,14 @@ class Context:
         """Begin work that nobody's leaving may cancel; `close()` waits for it."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._note_end)
         return task
+
+    def _note_end(self, task: asyncio.Task[Any]) -> None:
+        """Whoever awaited this work may be gone: what went wrong is told here once, in any case."""
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.warning("work.failed", error=f"{type(error).__name__}: {error}"[:500])
 
     async def webhook_secrets(self) -> tuple[bytes, ...]:
         """What webhook URLs are signed with, the current one first: as set, else made once into the database."""

@@ -17,7 +17,7 @@ from app import embedded, migrate
 from app.db import Database, plain_url
 from app.simulator.config import SimulatorConfig
 from app.simulator.server import RunningSimulator
-from tests.harness import Service, running_service, test_settings
+from tests.harness import Service, running_service, settings_for
 
 TEMPLATE = "framehook_template"
 
@@ -82,7 +82,7 @@ async def serve(database_url: str) -> AsyncIterator[Callable[..., Any]]:
     async with AsyncExitStack() as stack:
 
         async def start(simulator: RunningSimulator, **settings: Any) -> Service:
-            return await stack.enter_async_context(running_service(test_settings(database_url, simulator, **settings)))
+            return await stack.enter_async_context(running_service(settings_for(database_url, simulator, **settings)))
 
         yield start
 

@@ -248,7 +248,6 @@ async def expire_once(ctx: Context) -> int:
     async with ctx.db.transaction() as tx:
         rows = await dispatch.list_hopeless(
             tx,
-            account=ctx.account,
             unsent_before=now - timedelta(hours=ctx.settings.dispatch_window_hours),
             ambiguous_before=now - AMBIGUOUS_WINDOW,
             limit=HOPELESS_AT_ONCE,

@@ -17,7 +17,6 @@ from app.context import Context
 from app.jobs.queries import door
 from app.jobs.schedule import poll_seconds
 from app.jobs.states import JobState, Outcome, judge
-from app.models import FINAL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,12 +133,13 @@ async def _taken_ids(
 def _poll_at(ctx: Context, job: LockedJob, state: JobState, last: Observation) -> datetime | None:
     """When to ask next, as of the last word heard.
 
-    At once where an unsigned hint came before we knew whom to ask, or where a repeated submission found the job over.
+    At once where an unsigned hint came before we knew whom to ask, and where a submission had to be repeated: what the
+    upstream said in between may have been lost.
     """
     if state.final or state.upstream_id is None:
         return None
     early_hint = job.hinted and job.state.upstream_id is None
-    if early_hint or (last.source == "submit" and last.status in FINAL):
+    if early_hint or (last.source == "submit" and job.lease_token != job.ambiguous_by):
         return ctx.now()
     return ctx.now() + timedelta(seconds=poll_seconds(ctx.settings, job.poll_count))
 

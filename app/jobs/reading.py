@@ -151,9 +151,9 @@ def timestamp(time: datetime) -> str:
     return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _raw(value: Any) -> Any:
-    """JSON as PostgreSQL gave it: text is put into the answer as it stands, without a round trip through Python."""
-    return msgspec.Raw(value.encode()) if isinstance(value, str) else value
+def _raw(value: str | None) -> msgspec.Raw | None:
+    """JSON as PostgreSQL gave it, put into the answer as it stands, without a round trip through Python."""
+    return None if value is None else msgspec.Raw(value.encode())
 
 
 def _uuid(value: str | None) -> UUID | None:

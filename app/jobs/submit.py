@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID
 
@@ -130,7 +131,7 @@ async def _hold_keys(tx: AsyncConnection, jobs: Sequence[NewJob]) -> dict[tuple[
 async def promise(ctx: Context, job_id: UUID) -> Promised:
     """Make sure that whoever is told of this job is told the truth: it was refused, or it cannot be refused any more."""
     async with ctx.db.transaction() as tx:
-        row = await acceptance.promise(tx, job_id)
+        row = await acceptance.promise(tx, job_id, ctx.now())
     return Promised(row.status, row.refusal)
 
 
@@ -147,6 +148,7 @@ def read_submission(
         faults |= {path: ["Must not contain a NUL character"] for path in _paths_with_nul(body)}
     if faults:
         raise Invalid(details=faults)
+    now = ctx.now()
     return NewJob(
         id=uuid7(),
         team_id=caller.team_id,
@@ -160,7 +162,9 @@ def read_submission(
         idempotency_key=idempotency_key,
         request_hash=_request_hash(operation, body),
         upstream_account=ctx.account,
-        created_at=ctx.now(),
+        created_at=now,
+        # While the caller waits, its own request sends the job; the Dispatcher takes it where that request is gone.
+        dispatch_at=now + timedelta(seconds=ctx.settings.inline_seconds if refusable else 0),
         refusable=refusable,
     )
 

@@ -32,6 +32,7 @@ class NewJob:
     request_hash: bytes
     upstream_account: str
     created_at: datetime
+    dispatch_at: datetime
     refusable: bool
 
 
@@ -82,7 +83,7 @@ async def find_idempotency_keys(
 
 
 async def insert_jobs(tx: AsyncConnection, jobs: Sequence[NewJob]) -> None:
-    """Insert jobs, due for dispatch at once; those that an earlier run of the same batch inserted stay as they are."""
+    """Insert jobs, due for dispatch when they say; those that an earlier run of the same batch inserted stay as they are."""
     await tx.execute(
         _INSERT_JOBS,
         {
@@ -98,6 +99,7 @@ async def insert_jobs(tx: AsyncConnection, jobs: Sequence[NewJob]) -> None:
             "idempotency_keys": [job.idempotency_key for job in jobs],
             "accounts": [job.upstream_account for job in jobs],
             "created_ats": [job.created_at for job in jobs],
+            "dispatch_ats": [job.dispatch_at for job in jobs],
             "refusables": [job.refusable for job in jobs],
         },
     )
@@ -109,30 +111,36 @@ _INSERT_JOBS: Final = text(
         idempotency_key, upstream_account, created_at, updated_at, refusable, status, dispatch_at)
     SELECT id, team_id, key_id, operation, model, CAST(convert_from(body, 'UTF8') AS jsonb), body,
         CAST(metadata AS jsonb), priority, CAST(callback AS jsonb), idempotency_key, account, created_at, created_at,
-        refusable, 'QUEUED', created_at
+        refusable, 'QUEUED', dispatch_at
     FROM unnest(
         CAST(:ids AS uuid[]), CAST(:team_ids AS uuid[]), CAST(:key_ids AS uuid[]), CAST(:operations AS text[]),
         CAST(:models AS text[]), CAST(:bodies AS bytea[]), CAST(:metadatas AS text[]), CAST(:priorities AS integer[]),
         CAST(:callbacks AS text[]), CAST(:idempotency_keys AS text[]), CAST(:accounts AS text[]),
-        CAST(:created_ats AS timestamptz[]), CAST(:refusables AS boolean[])
+        CAST(:created_ats AS timestamptz[]), CAST(:dispatch_ats AS timestamptz[]), CAST(:refusables AS boolean[])
     ) AS new (id, team_id, key_id, operation, model, body, metadata, priority, callback, idempotency_key, account,
-        created_at, refusable)
+        created_at, dispatch_at, refusable)
     ON CONFLICT (id) DO NOTHING
     """
 )
 
 
-async def promise(tx: AsyncConnection, job_id: UUID) -> AnyRow:
-    """From here on the job cannot be refused any more, unless it was already: its status and refusal say so."""
+async def promise(tx: AsyncConnection, job_id: UUID, now: datetime) -> AnyRow:
+    """From here on the job cannot be refused any more, unless it was already: its status and refusal say so.
+
+    One that nobody is sending is due at once: its caller's own turn at it is over.
+    """
     return (
         await tx.execute(
             text(
                 """
-                UPDATE jobs SET refusable = refusable AND refusal IS NOT NULL WHERE id = :id
+                UPDATE jobs SET refusable = refusable AND refusal IS NOT NULL,
+                    dispatch_at = CASE WHEN ambiguous_since IS NULL AND refusable THEN least(dispatch_at, :now)
+                                  ELSE dispatch_at END
+                WHERE id = :id
                 RETURNING status, refusal
                 """
             ),
-            {"id": job_id},
+            {"id": job_id, "now": now},
         )
     ).one()
 

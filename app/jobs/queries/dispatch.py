@@ -22,8 +22,8 @@ async def lock_dispatchable(
 ) -> Sequence[AnyRow]:
     """Lock the jobs that may be sent now: those whose fate is unknown, which hold a slot, then as many as slots are free.
 
-    The free slots go to the team least served, then by priority, then by age. With `wanted`, only these of them are
-    returned: nobody overtakes by asking for itself.
+    The free slots go to the team least served, then by priority, then by age. With `wanted`, only these jobs are returned
+    where it is their turn: they are fresh, their callers wait, and asking for oneself overtakes nobody.
     """
     rows = await tx.execute(
         _LOCK_DISPATCHABLE, {"account": account, "cap": cap, "keys": keys, "wanted": wanted, "now": now}
@@ -48,7 +48,8 @@ _LOCK_DISPATCHABLE: Final = text(
         CROSS JOIN LATERAL (
             SELECT id, priority, created_at FROM jobs
             WHERE upstream_account = :account AND team_id = teams.id
-                AND dispatch_at <= :now AND ambiguous_since IS NULL
+                AND dispatch_at IS NOT NULL AND ambiguous_since IS NULL
+                AND (dispatch_at <= :now OR id = ANY(CAST(:wanted AS uuid[])))
             ORDER BY priority DESC, created_at, id LIMIT CAST(:cap AS integer)
         ) AS waiting
         LEFT JOIN load ON load.team_id = teams.id
@@ -63,8 +64,8 @@ _LOCK_DISPATCHABLE: Final = text(
         dispatch_count
     FROM jobs
     WHERE id IN (SELECT id FROM again UNION ALL SELECT id FROM fresh)
-        AND dispatch_at <= :now
-        AND (CAST(:wanted AS uuid[]) IS NULL OR id = ANY(CAST(:wanted AS uuid[])))
+        AND CASE WHEN CAST(:wanted AS uuid[]) IS NULL THEN dispatch_at <= :now
+            ELSE id = ANY(CAST(:wanted AS uuid[])) AND ambiguous_since IS NULL END
     FOR UPDATE SKIP LOCKED
     """  # noqa: S608 - the only part put in is a constant of ours
 )
@@ -186,21 +187,20 @@ async def record_refusals(tx: AsyncConnection, refusals: Mapping[UUID, Mapping[s
 
 
 async def list_hopeless(
-    tx: AsyncConnection, *, account: str, unsent_before: datetime, ambiguous_before: datetime, limit: int
+    tx: AsyncConnection, *, unsent_before: datetime, ambiguous_before: datetime, limit: int
 ) -> Sequence[AnyRow]:
     """Unlocked jobs that may not be sent any more: waiting too long, or of unknown fate for too long."""
     rows = await tx.execute(
         text(
             """
             SELECT id, ambiguous_since IS NOT NULL AS ambiguous FROM jobs
-            WHERE upstream_account = :account AND dispatch_at IS NOT NULL
+            WHERE dispatch_at IS NOT NULL
                 AND (CASE WHEN ambiguous_since IS NULL THEN created_at < :unsent_before
                      ELSE ambiguous_since < :ambiguous_before END)
             ORDER BY id LIMIT :limit
             """
         ),
         {
-            "account": account,
             "unsent_before": unsent_before,
             "ambiguous_before": ambiguous_before,
             "limit": limit,

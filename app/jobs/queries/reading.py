@@ -12,8 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.jobs.queries.account import AnyRow
 from app.paging import Cursor
 
-_COLUMNS: Final = """id, operation, model, status, progress, result, error, error_code, credit_cost, input, metadata,
-    callback IS NOT NULL AS has_callback, created_at, completed_at"""
+_COLUMNS: Final = """id, operation, model, status, progress, error, error_code, credit_cost, created_at, completed_at,
+    CAST(result AS text), CAST(input AS text), CAST(metadata AS text), callback IS NOT NULL AS has_callback"""
 
 _FIND: Final = text(f"SELECT {_COLUMNS} FROM jobs WHERE id = :id AND team_id = :team_id")  # noqa: S608 - constants
 
