@@ -20,6 +20,7 @@ from app.context import Context
 from app.jobs.queries import account, dispatch
 from app.jobs.queries.account import AnyRow
 from app.jobs.queries.dispatch import Sending
+from app.jobs.schedule import AMBIGUOUS_WINDOW
 
 DEFAULT_CAP: Final = 10
 """Jobs in flight where neither the setting nor `GET /v2/me` says (the docs' example plan)."""
@@ -62,7 +63,13 @@ async def claim_jobs(ctx: Context, tx: AsyncConnection, *, wanted: Sequence[UUID
         return []
     cap = ctx.settings.max_in_flight or state.cap or DEFAULT_CAP
     rows = await dispatch.lock_dispatchable(
-        tx, account=ctx.account, cap=cap, keys=list(ctx.upstream_keys), wanted=wanted, now=now
+        tx,
+        account=ctx.account,
+        cap=cap,
+        keys=list(ctx.upstream_keys),
+        wanted=wanted,
+        now=now,
+        ambiguous_after=now - AMBIGUOUS_WINDOW,
     )
     known = Spelling(state.webhook_field, state.webhook_events) if state.webhook_field else None
     secrets = await ctx.webhook_secrets()

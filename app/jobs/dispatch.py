@@ -113,13 +113,13 @@ async def send(ctx: Context, claim: Claim) -> Settlement:
         sent = await _post(ctx, claim)
         settlement = await ctx.batched(record, sent)
         _log_attempt(sent, settlement, (ctx.now() - started_at).total_seconds())
-        await _learn(ctx, sent, settlement.decision)
+        if settlement.observed:
+            ctx.notify.nudge(topics([settlement.observed]))
+        # What was learned serves other jobs; this one's caller need not wait for it.
+        ctx.start(_learn(ctx, sent, settlement.decision))
         if settlement.decision.again is None:
-            break
+            return settlement
         claim = settlement.decision.again
-    if settlement.observed:
-        ctx.notify.nudge(topics([settlement.observed]))
-    return settlement
 
 
 async def _post(ctx: Context, claim: Claim) -> Sent:
@@ -146,19 +146,19 @@ async def _key_is_refused(ctx: Context, api_key: str) -> bool:
 async def _learn(ctx: Context, sent: Sent, decision: Decision) -> None:
     """Share what an attempt taught us of the upstream: the spelling that works, a key that does not, a URL it refuses."""
     last = sent.claim.trail[-1]
+    spelling_is_news = decision.verdict == "accepted" and last.field is not None and not sent.claim.remembered
+    url_is_refused = decision.again is not None and decision.again.trail[-1] == POLL_ONLY
+    if not (spelling_is_news or url_is_refused or decision.verdict == "pause"):
+        return
     now = ctx.now()
-    if decision.verdict == "accepted" and last.field is not None and not sent.claim.remembered:
-        async with ctx.db.transaction() as tx:
+    async with ctx.db.transaction() as tx:
+        if spelling_is_news:
             await account.remember_spelling(tx, ctx.account, field=last.field, events=last.events, now=now)
-    elif decision.verdict == "pause":
-        until = now + timedelta(seconds=PAUSE_SECONDS)
-        async with ctx.db.transaction() as tx:
-            await account.pause_account(
-                tx, ctx.account, until=until, reason=f"our key is refused: {sent.result}", now=now
-            )
-    elif decision.again is not None and decision.again.trail[-1] == POLL_ONLY:
-        async with ctx.db.transaction() as tx:
+        elif url_is_refused:
             await account.note_trouble(tx, ctx.account, f"the webhook URL is refused: {sent.result}", now)
+        else:
+            until, reason = now + timedelta(seconds=PAUSE_SECONDS), f"our key is refused: {sent.result}"
+            await account.pause_account(tx, ctx.account, until=until, reason=reason, now=now)
 
 
 def _log_attempt(sent: Sent, settlement: Settlement, seconds: float) -> None:
@@ -177,24 +177,21 @@ def _log_attempt(sent: Sent, settlement: Settlement, seconds: float) -> None:
 async def record(ctx: Context, tx: AsyncConnection, attempts: Sequence[Sent]) -> list[Settlement]:
     """Write down what came of attempts. Nothing is taken back by an attempt whose lease is no longer the job's."""
     jobs = await lock_jobs(tx, [sent.claim.job_id for sent in attempts])
-    decisions = {sent.claim.job_id: _decide(ctx, sent, jobs[sent.claim.job_id]) for sent in attempts}
-    made = decisions.values()
-    await dispatch.record_refusals(tx, {job_id: one.refusal for job_id, one in decisions.items() if one.refusal})
+    made = [_decide(ctx, sent, jobs[sent.claim.job_id]) for sent in attempts]
+    await dispatch.record_refusals(tx, {one.seen.job_id: one.refusal for one in made if one.seen and one.refusal})
     await dispatch.release_jobs(tx, [one.release for one in made if one.release], now=ctx.now())
     await lease(ctx, tx, [one.again for one in made if one.again])
-    observed = await observe(ctx, tx, jobs, [one.seen for one in made if one.seen])
-    heard = {one.seen.job_id: one for one in observed}
-    return [
-        Settlement(
-            decisions[job_id],
-            status=heard[job_id].after.status if job_id in heard else jobs[job_id].state.status,
-            observed=heard.get(job_id),
-        )
-        for job_id in (sent.claim.job_id for sent in attempts)
-    ]
+    observed = iter(await observe(ctx, tx, jobs, [one.seen for one in made if one.seen]))
+    settlements = []
+    for sent, decision in zip(attempts, made, strict=True):
+        heard = next(observed) if decision.seen else None
+        status = heard.after.status if heard else jobs[sent.claim.job_id].state.status
+        settlements.append(Settlement(decision, status, heard))
+    return settlements
 
 
 def _decide(ctx: Context, sent: Sent, job: LockedJob) -> Decision:
+    """What an attempt does to its job. Two attempts of one job may meet here; at most one of them holds the lease."""
     claim, result = sent.claim, sent.result
     if isinstance(result, Answer):
         return Decision(verdict="accepted", seen=_said(ctx, claim, result))

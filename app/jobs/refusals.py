@@ -9,6 +9,9 @@ from app.apiframe.spelling import names_webhook_fields
 
 Fate = Literal["respell", "tell", "end", "wait", "wait for credits", "pause"]
 
+TELLING: Final = frozenset({400, 402, 403, 409})
+"""Refusals that are about the request and that its caller can act on. Any other is the upstream's trouble, or ours."""
+
 _CODES: Final = {402: "insufficient_credits", 403: "forbidden", 409: "conflict"}
 
 
@@ -20,7 +23,7 @@ def fate_of(refusal: Refusal, *, first: bool, refusable: bool, blames_key: bool,
     """
     if blames_key:
         return "pause"
-    if not first or refusal.status == 429:
+    if not first or refusal.status not in TELLING:
         return "wait"
     if refusal.status == 400 and carries_webhook and names_webhook_fields(refusal.body):
         return "respell"

@@ -224,3 +224,18 @@ async def test_a_submission_that_was_accepted_and_finished_meanwhile_is_asked_af
 
     assert (await service.caller.read(job_id))["status"] == "COMPLETED"
     assert (await books(simulator))["counters"]["accepted"] == 1
+
+
+async def test_a_submission_of_unknown_fate_is_not_repeated_once_the_upstream_may_have_forgotten_it(
+    serve: Callable[..., Any], simulate: Callable[..., RunningSimulator]
+) -> None:
+    simulator = simulate(webhook_field="both")
+    service = await serve(simulator, loops=False)
+    clock = await settable(service)
+    await tell(simulator, "faults", next=["accept_then_cut+no_webhooks"])
+    await service.caller.accepted()
+
+    clock.advance(23 * 3600 + 1)
+
+    assert await dispatch.run_once(service.ctx) == 0
+    assert (await books(simulator))["counters"]["submissions"] == 1

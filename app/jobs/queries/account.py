@@ -41,7 +41,9 @@ async def pause_account(tx: AsyncConnection, account: str, *, until: datetime, r
     )
 
 
-async def remember_spelling(tx: AsyncConnection, account: str, *, field: str, events: bool, now: datetime) -> None:
+async def remember_spelling(
+    tx: AsyncConnection, account: str, *, field: str | None, events: bool, now: datetime
+) -> None:
     """The spelling of the webhook field that the upstream took; all processes begin with it from now on."""
     await tx.execute(
         text(

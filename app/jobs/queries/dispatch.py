@@ -18,17 +18,31 @@ AnyRow = Row[Any]
 
 
 async def lock_dispatchable(
-    tx: AsyncConnection, *, account: str, cap: int, keys: Sequence[str], wanted: Sequence[UUID] | None, now: datetime
+    tx: AsyncConnection,
+    *,
+    account: str,
+    cap: int,
+    keys: Sequence[str],
+    wanted: Sequence[UUID] | None,
+    now: datetime,
+    ambiguous_after: datetime,
 ) -> Sequence[AnyRow]:
     """Lock the jobs that may be sent now: those whose fate is unknown, which hold a slot, then as many as slots are free.
+
+    One that became ambiguous before `ambiguous_after` is left out: the upstream may have forgotten its key.
 
     The free slots go to the team least served, then by priority, then by age. With `wanted`, only these jobs are returned
     where it is their turn: they are fresh, their callers wait, and asking for oneself overtakes nobody.
     """
-    rows = await tx.execute(
-        _LOCK_DISPATCHABLE, {"account": account, "cap": cap, "keys": keys, "wanted": wanted, "now": now}
-    )
-    return rows.all()
+    parameters = {
+        "account": account,
+        "cap": cap,
+        "keys": keys,
+        "wanted": wanted,
+        "now": now,
+        "ambiguous_after": ambiguous_after,
+    }
+    return (await tx.execute(_LOCK_DISPATCHABLE, parameters)).all()
 
 
 _LOCK_DISPATCHABLE: Final = text(
@@ -40,7 +54,7 @@ _LOCK_DISPATCHABLE: Final = text(
     ), again AS (
         SELECT id FROM jobs
         WHERE upstream_account = :account AND dispatch_at <= :now AND ambiguous_since IS NOT NULL
-            AND upstream_key = ANY(CAST(:keys AS text[]))
+            AND upstream_key = ANY(CAST(:keys AS text[])) AND ambiguous_since > :ambiguous_after
         ORDER BY dispatch_at LIMIT CAST(:cap AS integer)
     ), fresh AS (
         SELECT waiting.id
