@@ -41,7 +41,7 @@ async def test_a_lost_answer_is_resolved_by_repeating_the_same_bytes_under_the_s
     (job,) = seen["jobs"]
     assert (await service.job(job_id)).upstream_id == job["job_id"]
     assert seen["counters"]["replays"] == 1
-    first, second = [one for one in seen["submissions"]]
+    first, second = seen["submissions"]
     assert first["body"] == second["body"]
     assert first["idempotency_key"] == second["idempotency_key"] == job_id
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from app.clock import SettableClock
@@ -131,7 +132,7 @@ async def test_a_refused_key_pauses_dispatch_and_fails_no_job(
         job_id = await broken.caller.accepted(FLUX)
         job = await broken.job(job_id)
         assert (job.status, job.ambiguous_since) == ("QUEUED", None)
-        await eventually(lambda: notes(broken), lambda seen: any("paused" in note for note in seen))
+        await eventually(partial(notes, broken), lambda seen: any("paused" in note for note in seen))
         assert await dispatch.run_once(broken.ctx) == 0
 
         mended = await serve(simulator, loops=False)
