@@ -29,7 +29,10 @@ _OUTAGE_STATES: Final = ("08", "57P", "53", "25P03", "25006", "42P01", "3F000", 
 
 _CONFLICT_STATES: Final = ("40001", "40P01")
 
-OUTAGES: Final = (OSError, PoolTimeout, DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError)
+OUTAGES: Final = (
+    *(OSError, PoolTimeout, DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError),
+    asyncpg.InternalClientError,  # what a connection says that was cut in the middle of its conversation
+)
 """What a broken database may raise; ask `is_outage` which of them it really is."""
 
 
@@ -40,7 +43,7 @@ def sqlstate(error: BaseException) -> str:
 
 def is_outage(error: BaseException) -> bool:
     """Whether the database is away, starting, full or not migrated, as opposed to a statement that is wrong."""
-    if isinstance(error, OSError | PoolTimeout | asyncpg.InterfaceError):
+    if isinstance(error, OSError | PoolTimeout | asyncpg.InterfaceError | asyncpg.InternalClientError):
         return True
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True

@@ -6,6 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.apiframe.operations import IMAGES_GENERATE
+from app.auth import Caller
 from app.errors import Invalid
 from app.http import caller, context, json_response, read_body
 from app.jobs import reading
@@ -26,11 +27,14 @@ async def generate_image(request: Request) -> Response:
 
 async def get_job(request: Request) -> Response:
     """Read one of your team's jobs. With `?wait=SECONDS` (at most 300) the answer comes when the job is over, or then."""
-    who = await caller(request, "read")
+
+    async def identify() -> Caller:
+        return await caller(request, "read")
+
+    await identify()
     wait_seconds = _wait_seconds(request.query_params.get("wait", "0"))
-    return json_response(
-        await reading.get_job(context(request), who, request.path_params["job_id"], wait_seconds=wait_seconds)
-    )
+    job_id = request.path_params["job_id"]
+    return json_response(await reading.get_job(context(request), identify, job_id, wait_seconds=wait_seconds))
 
 
 async def list_jobs(request: Request) -> Response:

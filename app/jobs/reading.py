@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -31,10 +31,13 @@ DEFAULT_LIMIT: Final = 20
 LARGEST_LIMIT: Final = 100
 
 
-async def get_job(ctx: Context, caller: Caller, job_id: str, *, wait_seconds: float = 0) -> dict[str, Any]:
+async def get_job(
+    ctx: Context, identify: Callable[[], Awaitable[Caller]], job_id: str, *, wait_seconds: float = 0
+) -> dict[str, Any]:
     """One job of the caller's team; with `wait_seconds`, as soon as it is final or the time is over.
 
-    Raises NotFound, for other teams' jobs too. No connection is held while waiting.
+    The caller is identified anew after every wait, so that revoking its key ends it. No connection is held meanwhile.
+    Raises NotFound, for other teams' jobs too, and whatever `identify` raises.
     """
     try:
         uuid = UUID(job_id)
@@ -44,6 +47,7 @@ async def get_job(ctx: Context, caller: Caller, job_id: str, *, wait_seconds: fl
     with ctx.notify.listening(f"job:{uuid}") as nudged:
         while True:
             nudged.clear()
+            caller = await identify()
             async with ctx.db.reading() as connection:
                 row = await reading.find_job(connection, caller.team_id, uuid)
             if row is None:
