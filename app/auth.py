@@ -68,7 +68,7 @@ class KeyRing:
 
 
 async def find_caller(ctx: Context, digest: bytes) -> Caller | None:
-    """Look a key up by its hash and note, at most once a minute, that it was used."""
+    """Look a key up by its hash; where it was not used for a minute, write down that it was."""
     async with ctx.db.reading() as connection:
         row = (await connection.execute(_FIND, {"digest": digest, "now": ctx.now()})).one_or_none()
     return Caller(row.id, row.team_id, row.team, frozenset(row.scopes)) if row else None

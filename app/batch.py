@@ -82,6 +82,7 @@ class Batch(Generic[Item, Answer]):
     async def _settle(self, group: Sequence[_Call[Item, Answer]]) -> None:
         try:
             answers = await self._run([call.item for call in group])
+            answered = list(zip(group, answers, strict=True))
         except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to the callers, who are waiting for it
             if len(group) == 1 or is_outage(error):
                 for call in group:
@@ -92,7 +93,7 @@ class Batch(Generic[Item, Answer]):
             await self._settle(group[:middle])
             await self._settle(group[middle:])
         else:
-            for call, answer in zip(group, answers, strict=True):
+            for call, answer in answered:
                 if not call.answer.done():
                     call.answer.set_result(answer)
 

@@ -15,12 +15,12 @@ LOOPBACK_HOSTS = {"localhost", "127.0.0.1", "::1", "0.0.0.0"}  # noqa: S104 - co
 
 
 def _named(name: str) -> AliasChoices:
-    """The few settings that go by their usual names instead of `FRAMEHOOK_*`; the field name serves keyword construction."""
+    """The settings that go by their usual names instead of `FRAMEHOOK_*`; the field name serves keyword construction."""
     return AliasChoices(name, name.lower())
 
 
 class Settings(BaseSettings):
-    """Read from the environment, then from `.env`. Names are `FRAMEHOOK_<FIELD>` but for the four usual ones."""
+    """Read from the environment, then from `.env`. Names are `FRAMEHOOK_<FIELD>`, but five go by their usual names."""
 
     model_config = SettingsConfigDict(
         env_prefix="FRAMEHOOK_", env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True
@@ -103,7 +103,7 @@ class Settings(BaseSettings):
         if value is None:
             return None
         parts = urlsplit(value)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
             raise ValueError("must be an http or https URL")
         return value.rstrip("/")
 

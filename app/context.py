@@ -34,6 +34,12 @@ SIMULATOR_KEY: Final = "afk_simulator_key_for_tests"
 """What is sent where no key is set, which only an upstream on this machine allows."""
 
 
+_MAKE_SECRET: Final = text(
+    "INSERT INTO secrets (name, value, created_at) VALUES ('webhook', :value, :now) ON CONFLICT (name) DO NOTHING"
+)
+_GET_SECRET: Final = text("SELECT value FROM secrets WHERE name = 'webhook'")
+
+
 class Context:
     """Lives as long as the process; `close()` waits for what was begun."""
 
@@ -95,27 +101,22 @@ class Context:
             log.warning("work.failed", error=f"{type(error).__name__}: {error}"[:500])
 
     async def webhook_secrets(self) -> tuple[bytes, ...]:
-        """What webhook URLs are signed with, the current one first: as set, else made once into the database."""
+        """What webhook URLs may be signed with, the one for new URLs first: as it is set, else the database's own.
+
+        The database's own is good for ever, so that setting one leaves the URLs of jobs under way valid.
+        """
         if not self._webhook_secrets:
-            settings = self.settings
-            current = (
-                settings.secret_key.get_secret_value().encode() if settings.secret_key else await self._own_secret()
-            )
-            previous = settings.previous_secret_key
-            self._webhook_secrets = (current, previous.get_secret_value().encode()) if previous else (current,)
+            current, previous = self.settings.secret_key, self.settings.previous_secret_key
+            own = await self._own_secret()
+            given = [secret.get_secret_value().encode() for secret in (current, previous) if secret is not None]
+            self._webhook_secrets = (*given, own) if current is not None else (own, *given)
         return self._webhook_secrets
 
     async def _own_secret(self) -> bytes:
         parameters = {"value": secrets.token_bytes(32), "now": self.now()}
         async with self.db.transaction() as tx:
-            await tx.execute(
-                text(
-                    "INSERT INTO secrets (name, value, created_at) VALUES ('webhook', :value, :now)"
-                    " ON CONFLICT (name) DO NOTHING"
-                ),
-                parameters,
-            )
-            return bytes((await tx.execute(text("SELECT value FROM secrets WHERE name = 'webhook'"))).scalar_one())
+            await tx.execute(_MAKE_SECRET, parameters)
+            return bytes((await tx.execute(_GET_SECRET)).scalar_one())
 
     def begin_closing(self) -> None:
         """Answer those who wait as soon as possible: this process is about to stop."""

@@ -12,11 +12,14 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 from uuid import uuid4
 
 import asyncpg
+from sqlalchemy import Row
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from app.errors import StartupError
+
+AnyRow = Row[Any]
 
 STALLED_TRANSACTION_SECONDS: Final = 15
 """A process that stops in the middle of a transaction lets go of its locks after so long."""
@@ -24,7 +27,7 @@ STALLED_TRANSACTION_SECONDS: Final = 15
 CONNECT_SECONDS: Final = 10
 POOL_WAIT_SECONDS: Final = 10
 
-_OUTAGE_STATES: Final = ("08", "57P", "53", "25P03", "25006", "42P01", "3F000", "3D000")
+_OUTAGE_STATES: Final = ("08", "28", "57P", "53", "25P03", "25006", "42P01", "3F000", "3D000")
 """SQLSTATEs (by prefix, PostgreSQL manual, appendix A) that say: not now. 42P01, a missing table, is a missing migration."""
 
 _CONFLICT_STATES: Final = ("40001", "40P01")
@@ -61,6 +64,10 @@ def plain_url(url: str) -> str:
     scheme = parts.scheme.split("+")[0]
     if scheme not in ("postgres", "postgresql"):
         raise StartupError(f"DATABASE_URL must be a postgresql:// address, not {parts.scheme or 'a bare name'}://")
+    try:
+        parts.port  # noqa: B018 - reading it is what checks it
+    except ValueError as error:
+        raise StartupError(f"DATABASE_URL cannot be read: {error}") from None
     query = [("sslmode" if name == "ssl" else name, value) for name, value in parse_qsl(parts.query)]
     return parts._replace(scheme="postgresql", query=urlencode(query)).geturl()
 
@@ -80,6 +87,7 @@ class Database:
             },
             pool_size=pool_size,
             max_overflow=0,
+            hide_parameters=True,
             pool_timeout=POOL_WAIT_SECONDS,
         )
         self._autocommit = self.engine.execution_options(isolation_level="AUTOCOMMIT")

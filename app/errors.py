@@ -56,7 +56,7 @@ class TooLarge(ApiError):
 
 
 class Unavailable(ApiError):
-    """The database is away or a queue is full: nothing was changed, come again."""
+    """The database is away or a queue is full: come again, with the same Idempotency-Key."""
 
     status, text = 503, "Temporarily unavailable"
 

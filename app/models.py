@@ -109,6 +109,7 @@ class Job(Base):
         CheckConstraint(_one_of("status", STATUSES), name="status"),
         CheckConstraint(_one_of("concluded_by", ("upstream", "framehook")), name="concluded_by"),
         CheckConstraint("(status IN ('QUEUED', 'PROCESSING')) = (completed_at IS NULL)", name="completed_at"),
+        CheckConstraint("completed_at IS NULL OR dispatch_at IS NULL", name="over_is_not_sent"),
         Index("ix_jobs_team_history", "team_id", "created_at", "id"),
         Index("ix_jobs_key_history", "key_id", "created_at", "id"),
         Index("ix_jobs_team_models", "team_id", "model", "created_at", "id"),

@@ -51,7 +51,12 @@ async def list_missing(tx: AsyncConnection, now: datetime, *, days: int) -> list
         for day in (today + timedelta(days=offset) for offset in range(-1, days + 1))
     }
     rows = await tx.execute(
-        text("SELECT name FROM unnest(CAST(:names AS text[])) AS name WHERE to_regclass(name) IS NULL"),
+        text(
+            """
+            SELECT name FROM unnest(CAST(:names AS text[])) AS name
+            WHERE NOT EXISTS (SELECT 1 FROM pg_class WHERE relname = name AND pg_table_is_visible(oid))
+            """
+        ),
         {"names": list(wanted)},
     )
     return sorted(wanted[row.name] for row in rows)

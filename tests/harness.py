@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -170,3 +171,46 @@ async def books(simulator: RunningSimulator) -> Mapping[str, Any]:
     """What the simulator has seen and done."""
     seen: Mapping[str, Any] = await asyncio.to_thread(simulator.ask, "books")
     return seen
+
+
+@dataclass(frozen=True)
+class HeldJob:
+    """A job that the upstream has accepted: its id in both worlds, and the address that it is to report to."""
+
+    id: str
+    upstream_id: str
+    url: str
+
+    def says(self, event: str, **fields: Any) -> bytes:
+        """The body of a webhook about it."""
+        return json.dumps({"event": event, "jobId": self.upstream_id} | fields).encode()
+
+
+async def held_job(service: Service, simulator: RunningSimulator, **headers: str) -> HeldJob:
+    """Submit to a simulator that knows both spellings and holds its jobs; return when it has the job, answered or not."""
+    job_id = await service.caller.accepted(**headers)
+
+    async def look() -> list[dict[str, Any]]:
+        jobs = (await asyncio.to_thread(simulator.ask, "books?part=jobs"))["jobs"]
+        return [job for job in jobs if job["idempotency_key"] == job_id]
+
+    (seen,) = await eventually(look)
+    return HeldJob(job_id, seen["job_id"], seen["webhook_url"])
+
+
+async def post_webhook(service: Service, url: str, body: bytes, signature: str | None) -> httpx.Response:
+    """Post a webhook of the test's own making, as the upstream would."""
+    headers = {"Content-Type": "application/json"} | ({"X-Webhook-Signature": signature} if signature else {})
+    return await service.caller.http.post(url, content=body, headers=headers)
+
+
+async def count_changes(service: Service) -> None:
+    """Have this database note every change of what a job says, in a table `changes` (job_id, before, after)."""
+    said = "(status, progress, result, error, credit_cost, completed_at, concluded_by)"
+    old, new = (re.sub(r"(\w+)", rf"{row}.\1", said) for row in ("OLD", "NEW"))
+    function = "BEGIN INSERT INTO changes VALUES (NEW.id, OLD.status, NEW.status); RETURN NULL; END"
+    trigger = f"AFTER UPDATE ON jobs FOR EACH ROW WHEN ({old} IS DISTINCT FROM {new}) EXECUTE FUNCTION note_change()"
+    async with service.ctx.db.transaction() as tx:
+        await tx.exec_driver_sql("CREATE TABLE changes (job_id uuid, before text, after text)")
+        await tx.exec_driver_sql(f"CREATE FUNCTION note_change() RETURNS trigger LANGUAGE plpgsql AS '{function}'")
+        await tx.exec_driver_sql(f"CREATE TRIGGER note_change {trigger}")

@@ -17,6 +17,7 @@ Check = Callable[[Any], str | None]
 """Says what is wrong with a value, or None."""
 
 LONGEST_PROMPT: Final = 2_000
+LONGEST_MODEL: Final = 200
 UNKNOWN: Final = "Unrecognized field"
 MISSING: Final = "Required"
 
@@ -117,8 +118,9 @@ _FLUX_PARAMS: Final[dict[str, Check]] = {
 def faults(operation: str, body: Mapping[str, Any]) -> dict[str, list[str]]:
     """What is wrong with a submission's own fields, by JSON path; empty when there is nothing to say."""
     model = body.get("model")
-    if not isinstance(model, str) or not model:
-        return {"model": [MISSING if model is None else "Expected a non-empty string"]}
+    fault = MISSING if model is None else text(1, LONGEST_MODEL)(model)
+    if fault:
+        return {"model": [fault]}
     if operation == IMAGES_GENERATE and model == FLUX_ULTRA:
         return dict(_flux_faults(body))
     return {}

@@ -11,6 +11,7 @@ from uuid import UUID
 
 Verdict = Literal["valid", "wrong", "absent"]
 
+SIGNATURE_HEADER: Final = "x-webhook-signature"
 WEBHOOK_PATH: Final = "/webhooks/apiframe/{job_id}/{token}"
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any, Literal
+from datetime import MAXYEAR, MINYEAR, UTC, datetime
+from typing import Any, Final, Literal
 from uuid import UUID
 
 import msgspec
@@ -15,6 +15,9 @@ from app.models import STATUSES, Status
 
 Source = Literal["submit", "webhook", "poll", "framehook"]
 """By whose mouth: the submit answer, a webhook, a poll, or our own conclusion."""
+
+LONGEST_INTEGER: Final = 4_000
+"""Digits; Python refuses to read integers of more than 4,300 (sys.int_info)."""
 
 _STATUS_OF_EVENT: dict[str, Status] = {"completed": "COMPLETED", "failed": "FAILED", "progress": "PROCESSING"}
 
@@ -40,13 +43,21 @@ class Observation:
 def read_json(body: bytes) -> Any:
     """Decode JSON that PostgreSQL can keep: NUL and lone surrogates become U+FFFD. Raises ValueError if it is none."""
     try:
-        value = msgspec.json.decode(body)
+        return storable(_decode(body)) if b"\\u" in body else _decode(body)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+
+
+def _decode(body: bytes) -> Any:
+    try:
+        return msgspec.json.decode(body)
     except msgspec.DecodeError:
-        value = json.loads(body)  # takes the lone surrogates that msgspec refuses; raises ValueError for the rest
-        return storable(value)
-    return storable(value) if b"\\u0000" in body else value
+        # This one takes lone surrogates and numbers out of all range too; it raises ValueError for the rest.
+        return json.loads(body, parse_int=_whole_number)
+
+
+def _whole_number(digits: str) -> int | float:
+    return int(digits) if len(digits) <= LONGEST_INTEGER else float(digits)
 
 
 def observe_payload(
@@ -67,6 +78,25 @@ def observe_payload(
         completed_at=_time(payload.get("completedAt")),
         request_id=request_id,
     )
+
+
+def event_of(payload: Mapping[str, Any]) -> str | None:
+    """The event that a webhook says it is, cut to what a log line wants."""
+    event = payload.get("event")
+    return event[:50] if isinstance(event, str) else None
+
+
+def cap_of(payload: Mapping[str, Any]) -> int | None:
+    """How many jobs the account may run at once, where `GET /v2/me` says it."""
+    team = payload.get("team")
+    cap = team.get("maxConcurrentJobs") if isinstance(team, dict) else None
+    return cap if isinstance(cap, int) and cap > 0 else None
+
+
+def team_of(payload: Mapping[str, Any]) -> str | None:
+    """The account's name in `GET /v2/me`."""
+    team = payload.get("team")
+    return _text(team.get("name")) if isinstance(team, dict) else None
 
 
 def _status(payload: Mapping[str, Any]) -> Status | None:
@@ -91,7 +121,7 @@ def _error(value: object) -> str | None:
 def _number(value: object) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return round(value) if abs(value) < 2**31 else None
+    return round(value) if -(2**31) <= value < 2**31 - 0.5 else None
 
 
 def _progress(value: object) -> int | None:
@@ -108,9 +138,11 @@ def _time(value: object) -> datetime | None:
         return None
     try:
         time = datetime.fromisoformat(value)
-    except ValueError:
+        utc = time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
         return None
-    return time if time.tzinfo else time.replace(tzinfo=UTC)
+    # The ends of what a datetime can hold are PostgreSQL's infinities to the driver.
+    return utc if MINYEAR < utc.year < MAXYEAR else None
 
 
 def storable(value: Any) -> Any:

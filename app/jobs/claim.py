@@ -17,8 +17,8 @@ from app.apiframe.errors import Refusal
 from app.apiframe.signature import fingerprint, webhook_url
 from app.apiframe.spelling import POLL_ONLY, Spelling, next_spelling
 from app.context import Context
+from app.db import AnyRow
 from app.jobs.queries import account, dispatch
-from app.jobs.queries.account import AnyRow
 from app.jobs.queries.dispatch import Sending
 from app.jobs.schedule import AMBIGUOUS_WINDOW
 

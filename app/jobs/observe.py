@@ -131,12 +131,12 @@ async def _taken_ids(
 
 
 def _poll_at(ctx: Context, job: LockedJob, state: JobState, last: Observation) -> datetime | None:
-    """When to ask next, as of the last word heard.
+    """When to ask next, as of the last word heard: also where we had given a job up that the upstream has after all.
 
     At once where an unsigned hint came before we knew whom to ask, and where a submission had to be repeated: what the
     upstream said in between may have been lost.
     """
-    if state.final or state.upstream_id is None:
+    if state.upstream_id is None or state.concluded_by == "upstream":
         return None
     early_hint = job.hinted and job.state.upstream_id is None
     if early_hint or (last.source == "submit" and job.lease_token != job.ambiguous_by):

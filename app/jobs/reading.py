@@ -13,9 +13,9 @@ import msgspec
 
 from app.auth import Caller
 from app.context import Context
+from app.db import AnyRow
 from app.errors import Invalid, NotFound
 from app.jobs.queries import reading
-from app.jobs.queries.account import AnyRow
 from app.models import FINAL, STATUSES
 from app.notify import wait
 from app.paging import Cursor
@@ -75,7 +75,7 @@ class JobFilter:
         """Read the query string; raise Invalid with every fault that was found. Unknown parameters are left alone."""
         faults: dict[str, list[str]] = {}
         limit = query.get("limit", str(DEFAULT_LIMIT))
-        if not (limit.isascii() and limit.isdecimal() and 1 <= int(limit[:6]) <= LARGEST_LIMIT):
+        if not (limit.isascii() and limit.isdecimal() and len(limit) < 20 and 1 <= int(limit) <= LARGEST_LIMIT):
             faults["limit"] = [f"Expected an integer from 1 to {LARGEST_LIMIT}"]
         for name, allowed in _CHOICES.items():
             if name in query and query[name] not in allowed:
@@ -144,7 +144,7 @@ def shape_job(row: AnyRow, now: datetime) -> dict[str, Any]:
         "webhookStatus": "pending" if row.has_callback else None,
         "createdAt": timestamp(row.created_at),
         "completedAt": timestamp(row.completed_at) if row.completed_at else None,
-        "expired": row.status == "COMPLETED" and row.completed_at + FILES_KEPT < now,
+        "expired": row.status == "COMPLETED" and now - row.completed_at > FILES_KEPT,
         "input": _raw(row.input),
         "metadata": _raw(row.metadata) or {},
     }

@@ -6,7 +6,7 @@ A poll is asked with the key that sent the job. One that comes to nothing costs 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import timedelta
 from typing import Final
 from uuid import UUID
@@ -52,6 +52,15 @@ async def _poll(ctx: Context, job_id: UUID, upstream_id: str, upstream_key: str)
     observed = await ctx.batched(apply, seen)
     ctx.notify.nudge(topics([observed]))
     log.info("job.observed", job=str(job_id), source="poll", outcome=observed.outcome, status=observed.after.status)
+
+
+async def ask_soon(
+    ctx: Context, tx: AsyncConnection, job_ids: Collection[UUID], *, at_most_every: timedelta
+) -> set[UUID]:
+    """Move the next poll of these locked jobs to now, or as soon as it may be; return those moved to now."""
+    if not job_ids:
+        return set()
+    return await polls.hint_polls(tx, sorted(job_ids), now=ctx.now(), at_most_every=at_most_every)
 
 
 async def apply(ctx: Context, tx: AsyncConnection, seen: Sequence[Observation]) -> list[Observed]:

@@ -11,12 +11,14 @@ from uuid import UUID
 
 import msgspec
 import structlog
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
 from app.apiframe import catalog
 from app.auth import Caller
 from app.context import Context
+from app.db import sqlstate
 from app.errors import Conflict, Invalid, Refused
 from app.jobs import dispatch
 from app.jobs.queries import acceptance
@@ -29,6 +31,9 @@ LARGEST_BODY: Final = 1024 * 1024
 LONGEST_KEY: Final = 255
 MOST_METADATA: Final = 50
 LONGEST_METADATA_VALUE: Final = 500
+UNKEEPABLE: Final = ("22", "54")
+"""SQLSTATE classes of values that PostgreSQL cannot take: data exception, program limit exceeded."""
+
 PRIORITIES: Final = range(-1000, 1001)
 
 _CALLBACK_FIELDS: Final = ("webhook_url", "webhookUrl")
@@ -73,7 +78,7 @@ async def submit(
     """
     job = read_submission(ctx, caller, operation, raw, idempotency_key, refusable=not respond_async)
     while True:
-        accepted = await ctx.batched(accept, job)
+        accepted = await _accept(ctx, job)
         if not accepted.same:
             raise Conflict("This Idempotency-Key was used with a different request")
         if accepted.new:
@@ -81,6 +86,15 @@ async def submit(
         promised = await promise(ctx, accepted.job_id)
         if promised.refusal is None:
             return accepted.job_id, promised.status
+
+
+async def _accept(ctx: Context, job: NewJob) -> Accepted:
+    try:
+        return await ctx.batched(accept, job)
+    except DBAPIError as error:
+        if sqlstate(error).startswith(UNKEEPABLE):
+            raise Invalid("The body holds a value that cannot be kept, such as a number out of all range") from error
+        raise
 
 
 async def _send(ctx: Context, job: NewJob) -> Status:
@@ -139,6 +153,15 @@ def read_submission(
     ctx: Context, caller: Caller, operation: str, raw: bytes, idempotency_key: str | None, *, refusable: bool
 ) -> NewJob:
     """Check a body and take out what is ours; raise Invalid with every fault that was found."""
+    try:
+        return _read(ctx, caller, operation, raw, idempotency_key, refusable=refusable)
+    except RecursionError:
+        raise Invalid("The body is nested too deeply") from None
+
+
+def _read(
+    ctx: Context, caller: Caller, operation: str, raw: bytes, idempotency_key: str | None, *, refusable: bool
+) -> NewJob:
     body, fields = _read_object(raw)
     if idempotency_key is not None and not 0 < len(idempotency_key) <= LONGEST_KEY:
         raise Invalid(details={"Idempotency-Key": [f"Must have 1 to {LONGEST_KEY} characters"]})
@@ -175,7 +198,7 @@ def _read_object(raw: bytes) -> tuple[dict[str, Any], dict[str, msgspec.Raw]]:
         return msgspec.json.decode(raw, type=dict[str, Any]), msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
     except msgspec.ValidationError as error:
         raise Invalid(f"The body must be a JSON object: {error}") from None
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError):
         raise Invalid("The body is not valid JSON") from None
 
 

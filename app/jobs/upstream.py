@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import structlog
-from sqlalchemy import text
 
 from app.apiframe.errors import Refusal, Unclear
 from app.apiframe.spelling import documented_field
+from app.apiframe.wire import cap_of
 from app.context import Context
 from app.jobs.queries import account
 
@@ -19,16 +19,7 @@ async def refresh_once(ctx: Context) -> int:
     field = await _ask_spelling(ctx)
     async with ctx.db.transaction() as tx:
         known = await account.lock_account(tx, ctx.account, ctx.now())
-        await tx.execute(
-            text(
-                """
-                UPDATE upstream_accounts SET cap = coalesce(:cap, cap), webhook_field = coalesce(webhook_field, :field),
-                    updated_at = :now
-                WHERE id = :account
-                """
-            ),
-            {"account": ctx.account, "cap": cap, "field": field, "now": ctx.now()},
-        )
+        await account.update_account(tx, ctx.account, cap=cap, webhook_field=field, now=ctx.now())
     if cap != known.cap or (field and not known.webhook_field):
         log.info("upstream.learned", account=ctx.account, cap=cap, webhook_field=known.webhook_field or field)
     return 0
@@ -36,13 +27,10 @@ async def refresh_once(ctx: Context) -> int:
 
 async def _ask_cap(ctx: Context) -> int | None:
     try:
-        answer = await ctx.upstream.me(ctx.upstream_key)
+        return cap_of((await ctx.upstream.me(ctx.upstream_key)).payload)
     except (Refusal, Unclear) as error:
         log.warning("upstream.unknown", asked="/v2/me", said=str(error))
         return None
-    team = answer.payload.get("team")
-    cap = team.get("maxConcurrentJobs") if isinstance(team, dict) else None
-    return cap if isinstance(cap, int) and cap > 0 else None
 
 
 async def _ask_spelling(ctx: Context) -> str | None:
@@ -51,3 +39,9 @@ async def _ask_spelling(ctx: Context) -> str | None:
     except (Refusal, Unclear) as error:
         log.info("upstream.undocumented", said=str(error))
         return None
+
+
+async def note_trouble(ctx: Context, trouble: str) -> None:
+    """Keep what an operator should know of the upstream; readiness shows it for a while."""
+    async with ctx.db.transaction() as tx:
+        await account.note_trouble(tx, ctx.account, trouble, ctx.now())

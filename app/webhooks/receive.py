@@ -13,19 +13,19 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
-from app.apiframe.signature import Verdict, check
-from app.apiframe.wire import Observation, observe_payload, read_json
+from app.apiframe.signature import SIGNATURE_HEADER, Verdict, check
+from app.apiframe.wire import Observation, event_of, observe_payload, read_json
 from app.context import Context
 from app.errors import NotFound, Unauthenticated
 from app.jobs.observe import LockedJob, Observed, lock_jobs, observe, topics
-from app.jobs.queries.account import note_trouble
-from app.jobs.queries.polls import hint_polls
+from app.jobs.reconcile import ask_soon
+from app.jobs.upstream import note_trouble
 from app.webhooks.queries import Receipt, find_applied, insert_receipts
 
 log = structlog.get_logger()
 
 LARGEST_BODY: Final = 4 * 1024 * 1024
-KEPT_HEADERS: Final = ("content-type", "user-agent", "x-request-id", "x-webhook-event", "x-webhook-signature")
+KEPT_HEADERS: Final = ("content-type", "user-agent", "x-request-id", "x-webhook-event", SIGNATURE_HEADER)
 
 APPLIED: Final = ("applied", "nothing new", "after the end")
 """Outcomes after which the same bytes have nothing more to say."""
@@ -50,14 +50,23 @@ class Webhook:
     event: str | None
     seen: Observation | None  # None: the body could not be read
 
+    @property
+    def pair(self) -> tuple[UUID, bytes]:
+        """What makes two webhooks the same."""
+        return self.job_id, self.digest
+
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """What became of a webhook. `observed` is set where it went through the door."""
+    """What became of a webhook. `observed` is set where it went through the door.
+
+    What is neither applied nor the first of its kind for a while is not kept: a flood of it must cost nothing.
+    """
 
     outcome: str
     observed: Observed | None = None
     hinted: bool = False
+    kept: bool = True
 
 
 async def receive(ctx: Context, job_id: UUID, body: bytes, headers: Mapping[str, str]) -> Received:
@@ -70,9 +79,8 @@ async def receive(ctx: Context, job_id: UUID, body: bytes, headers: Mapping[str,
         ctx.notify.nudge(topics([received.observed]))
     elif received.hinted:
         ctx.notify.nudge(["poll"])
-    if webhook.signature == "wrong" and received.hinted:
-        async with ctx.db.transaction() as tx:
-            await note_trouble(tx, ctx.account, "webhook signatures do not verify", ctx.now())
+    if webhook.signature == "wrong" and received.outcome != "no such job":
+        await note_trouble(ctx, "webhook signatures do not verify")
     log.info(
         "webhook.received",
         job=str(job_id),
@@ -91,15 +99,14 @@ def read_webhook(ctx: Context, job_id: UUID, body: bytes, headers: Mapping[str, 
     """Verify the signature over the raw bytes, and read them."""
     payload = _payload(body)
     now = ctx.now()
-    event = payload.get("event") if payload else None
     return Webhook(
         job_id=job_id,
         received_at=now,
         digest=hashlib.sha256(body).digest(),
-        signature=check(body, headers.get("x-webhook-signature"), ctx.upstream_keys.values()),
+        signature=check(body, headers.get(SIGNATURE_HEADER), ctx.upstream_keys.values()),
         headers={name: headers[name] for name in KEPT_HEADERS if name in headers},
         body=body,
-        event=event[:50] if isinstance(event, str) else None,
+        event=event_of(payload) if payload is not None else None,
         seen=observe_payload(payload, job_id=job_id, source="webhook", at=now) if payload is not None else None,
     )
 
@@ -107,19 +114,16 @@ def read_webhook(ctx: Context, job_id: UUID, body: bytes, headers: Mapping[str, 
 async def apply(ctx: Context, tx: AsyncConnection, webhooks: Sequence[Webhook]) -> list[Received]:
     """Apply webhooks in their order. The same bytes are applied to a job once; answers the same when run again."""
     jobs = await lock_jobs(tx, [webhook.job_id for webhook in webhooks])
-    done = await find_applied(tx, [(webhook.job_id, webhook.digest) for webhook in webhooks])
-    fresh: list[Webhook] = []
+    done = await find_applied(tx, [webhook.pair for webhook in webhooks])
+    fresh: dict[tuple[UUID, bytes], Observation] = {}
     for webhook in webhooks:
-        pair = (webhook.job_id, webhook.digest)
-        if webhook.job_id in jobs and webhook.signature == "valid" and webhook.seen is not None and pair not in done:
-            done.add(pair)
-            fresh.append(webhook)
-    observed = await observe(ctx, tx, jobs, [webhook.seen for webhook in fresh if webhook.seen is not None])
-    heard = {id(webhook): one for webhook, one in zip(fresh, observed, strict=True)}
+        if webhook.job_id in jobs and webhook.signature == "valid" and webhook.seen and webhook.pair not in done:
+            fresh.setdefault(webhook.pair, webhook.seen)
+    heard = dict(zip(fresh, await observe(ctx, tx, jobs, list(fresh.values())), strict=True))
     hinted = await _take_hints(ctx, tx, [webhook for webhook in webhooks if webhook.signature != "valid"])
-    answers = [_answer(ctx, jobs, webhook, heard.get(id(webhook)), hinted) for webhook in webhooks]
+    answers = [_answer(ctx, jobs, webhook, heard.get(webhook.pair), hinted) for webhook in webhooks]
     await insert_receipts(
-        tx, [_receipt(webhook, answer) for webhook, answer in zip(webhooks, answers, strict=True) if _kept(answer)]
+        tx, [_receipt(webhook, answer) for webhook, answer in zip(webhooks, answers, strict=True) if answer.kept]
     )
     return answers
 
@@ -128,21 +132,19 @@ def _answer(
     ctx: Context, jobs: Mapping[UUID, LockedJob], webhook: Webhook, observed: Observed | None, hinted: set[UUID]
 ) -> Received:
     if webhook.job_id not in jobs:
-        return Received("no such job")
-    if observed is not None:
-        return Received(observed.outcome, observed)
+        return Received("no such job", kept=False)
+    if webhook.signature == "valid" and observed is not None:
+        if observed.seen is webhook.seen:
+            return Received(observed.outcome, observed)
+        # A copy in the same batch: told the same, kept once.
+        return Received("repeated" if observed.outcome in APPLIED else observed.outcome, kept=False)
     if webhook.signature == "valid":
-        return Received("unreadable" if webhook.seen is None else "repeated")
+        return Received("unreadable") if webhook.seen is None else Received("repeated", kept=False)
     if webhook.signature == "absent" and ctx.settings.unsigned_webhooks == "reject":
-        return Received("rejected")
+        return Received("rejected", kept=False)
     first = webhook.job_id in hinted
     hinted.discard(webhook.job_id)
-    return Received("hint" if first else "hint again", hinted=first)
-
-
-def _kept(answer: Received) -> bool:
-    """What is neither applied nor first of its kind for a while is not kept: a flood of it must cost nothing."""
-    return answer.outcome not in ("no such job", "repeated", "rejected", "hint again")
+    return Received("hint" if first else "hint again", hinted=first, kept=first)
 
 
 def _receipt(webhook: Webhook, answer: Received) -> Receipt:
@@ -166,12 +168,8 @@ async def _take_hints(ctx: Context, tx: AsyncConnection, webhooks: Sequence[Webh
     absent = {webhook.job_id for webhook in webhooks if webhook.signature == "absent"} - wrong
     if ctx.settings.unsigned_webhooks == "reject":
         absent = set()
-    now = ctx.now()
-    taken = set[UUID]()
-    for job_ids, every in ((wrong, ALARM_EVERY), (absent, HINT_EVERY)):
-        if job_ids:
-            taken |= await hint_polls(tx, sorted(job_ids), now=now, not_after=now - every)
-    return taken
+    alarmed = await ask_soon(ctx, tx, wrong, at_most_every=ALARM_EVERY)
+    return alarmed | await ask_soon(ctx, tx, absent, at_most_every=HINT_EVERY)
 
 
 def _payload(body: bytes) -> Mapping[str, Any] | None:

@@ -138,6 +138,7 @@ def upgrade() -> None:
         sa.CheckConstraint(
             "(status IN ('QUEUED', 'PROCESSING')) = (completed_at IS NULL)", name=op.f("ck_jobs_completed_at")
         ),
+        sa.CheckConstraint("completed_at IS NULL OR dispatch_at IS NULL", name=op.f("ck_jobs_over_is_not_sent")),
         sa.CheckConstraint("concluded_by IN ('upstream', 'framehook')", name=op.f("ck_jobs_concluded_by")),
         sa.CheckConstraint(
             "status IN ('QUEUED', 'PROCESSING', 'COMPLETED', 'FAILED', 'CANCELLED')", name=op.f("ck_jobs_status")

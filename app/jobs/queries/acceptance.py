@@ -9,10 +9,10 @@ from typing import Any, Final
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import Row, text
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-AnyRow = Row[Any]
+from app.db import AnyRow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +134,7 @@ async def promise(tx: AsyncConnection, job_id: UUID, now: datetime) -> AnyRow:
             text(
                 """
                 UPDATE jobs SET refusable = refusable AND refusal IS NOT NULL,
-                    dispatch_at = CASE WHEN ambiguous_since IS NULL AND refusable THEN least(dispatch_at, :now)
+                    dispatch_at = CASE WHEN ambiguous_since IS NULL AND refusable AND dispatch_at > :now THEN :now
                                   ELSE dispatch_at END
                 WHERE id = :id
                 RETURNING status, refusal

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Any, Final
+from datetime import datetime, timedelta
+from typing import Final
 
-from sqlalchemy import Row, text
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-AnyRow = Row[Any]
+from app.db import AnyRow
+
+TROUBLE_EVERY: Final = timedelta(minutes=1)
 
 
 async def lock_account(tx: AsyncConnection, account: str, now: datetime) -> AnyRow:
@@ -26,6 +28,22 @@ async def lock_account(tx: AsyncConnection, account: str, now: datetime) -> AnyR
 _LOCK_ACCOUNT: Final = text(
     "SELECT cap, webhook_field, webhook_events, paused_until FROM upstream_accounts WHERE id = :account FOR UPDATE"
 )
+
+
+async def update_account(
+    tx: AsyncConnection, account: str, *, cap: int | None, webhook_field: str | None, now: datetime
+) -> None:
+    """What was asked of the upstream. None leaves things as they are, and so does a spelling that is known already."""
+    await tx.execute(
+        text(
+            """
+            UPDATE upstream_accounts SET cap = coalesce(:cap, cap),
+                webhook_field = coalesce(webhook_field, :webhook_field), updated_at = :now
+            WHERE id = :account
+            """
+        ),
+        {"account": account, "cap": cap, "webhook_field": webhook_field, "now": now},
+    )
 
 
 async def pause_account(tx: AsyncConnection, account: str, *, until: datetime, reason: str, now: datetime) -> None:
@@ -57,8 +75,13 @@ async def remember_spelling(
 
 
 async def note_trouble(tx: AsyncConnection, account: str, trouble: str, now: datetime) -> None:
-    """Keep what an operator should know of the upstream; readiness shows it for a while."""
+    """Keep what an operator should know of the upstream; the same again is written at most once a minute."""
     await tx.execute(
-        text("UPDATE upstream_accounts SET trouble = :trouble, trouble_at = :now WHERE id = :account"),
-        {"account": account, "trouble": trouble, "now": now},
+        text(
+            """
+            UPDATE upstream_accounts SET trouble = :trouble, trouble_at = :now
+            WHERE id = :account AND (trouble IS DISTINCT FROM :trouble OR trouble_at <= :not_after)
+            """
+        ),
+        {"account": account, "trouble": trouble, "now": now, "not_after": now - TROUBLE_EVERY},
     )

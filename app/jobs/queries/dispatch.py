@@ -9,12 +9,11 @@ from typing import Any, Final
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import Row, text
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.db import AnyRow
 from app.models import IN_FLIGHT
-
-AnyRow = Row[Any]
 
 
 async def lock_dispatchable(
@@ -77,7 +76,7 @@ _LOCK_DISPATCHABLE: Final = text(
     SELECT id, operation, wire_body, wire_key, wire_webhook, upstream_key, ambiguous_since, ambiguous_by,
         dispatch_count
     FROM jobs
-    WHERE id IN (SELECT id FROM again UNION ALL SELECT id FROM fresh)
+    WHERE id IN (SELECT id FROM again UNION ALL SELECT id FROM fresh) AND completed_at IS NULL
         AND CASE WHEN CAST(:wanted AS uuid[]) IS NULL THEN dispatch_at <= :now
             ELSE id = ANY(CAST(:wanted AS uuid[])) AND ambiguous_since IS NULL END
     FOR UPDATE SKIP LOCKED

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
-from typing import Any
+from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import Row, text
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-AnyRow = Row[Any]
+from app.db import AnyRow
 
 
 async def claim_polls(
@@ -34,17 +33,29 @@ async def claim_polls(
     return rows.all()
 
 
-async def hint_polls(tx: AsyncConnection, job_ids: Sequence[UUID], *, now: datetime, not_after: datetime) -> set[UUID]:
-    """Move the next poll of these locked jobs to now, unless a hint was taken after `not_after`; return those moved."""
+async def hint_polls(
+    tx: AsyncConnection, job_ids: Sequence[UUID], *, now: datetime, at_most_every: timedelta
+) -> set[UUID]:
+    """Move the next poll of these locked jobs to now and return those moved.
+
+    Where a hint was taken less than `at_most_every` ago, the poll moves to the end of that time instead.
+    """
     rows = await tx.execute(
         text(
             """
-            UPDATE jobs SET poll_hinted_at = :now, poll_at = CASE WHEN upstream_id IS NULL THEN NULL ELSE :now END
-            WHERE id = ANY(CAST(:ids AS uuid[])) AND completed_at IS NULL
-                AND (poll_hinted_at IS NULL OR poll_hinted_at <= :not_after)
-            RETURNING id
+            UPDATE jobs SET
+                poll_hinted_at = CASE WHEN asked.again_at <= asked.now THEN asked.now ELSE poll_hinted_at END,
+                poll_at = CASE WHEN upstream_id IS NOT NULL
+                    THEN least(poll_at, greatest(asked.again_at, asked.now)) END
+            FROM (
+                SELECT id, moment.now, coalesce(poll_hinted_at + CAST(:every AS interval), moment.now) AS again_at
+                FROM jobs, (SELECT CAST(:now AS timestamptz) AS now) AS moment
+                WHERE id = ANY(CAST(:ids AS uuid[])) AND completed_at IS NULL
+            ) AS asked
+            WHERE jobs.id = asked.id
+            RETURNING jobs.id, asked.again_at <= asked.now AS moved
             """
         ),
-        {"ids": job_ids, "now": now, "not_after": not_after},
+        {"ids": job_ids, "now": now, "every": at_most_every},
     )
-    return {row.id for row in rows}
+    return {row.id for row in rows if row.moved}
