@@ -12,7 +12,8 @@ from uuid import UUID
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.markup import escape
+from rich.table import Column, Table
 
 from app import demo as demonstration
 from app import migrate as migrations
@@ -39,13 +40,14 @@ app = typer.Typer(
 keys = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True)
 app.add_typer(keys, name="keys")
 
-out = Console(highlight=False)
+out = Console(highlight=False, width=None if sys.stdout.isatty() else 200)  # no terminal, nothing to fit lines into
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
 
 def main() -> None:
     """Run a command; whatever it may expect to go wrong becomes one line on standard error and exit code 1."""
+    serving.heed_signals()
     try:
         app()
     except (StartupError, ApiError) as error:
@@ -113,7 +115,9 @@ def simulate(
         generate_seconds=seconds,
         webhook_field=webhook_field,  # type: ignore[arg-type]  # checked above
     )
-    out.print(f"A simulated Apiframe listens on [bold]http://{host}:{port}[/]; its key is [bold]{key}[/].")
+    with simulator.listen(host, port) as probe:  # a port that is taken is said instead, and port 0 becomes one
+        port = probe.getsockname()[1]
+    out.print(f"A simulated Apiframe listens on http://{host}:{port}; its key is {key}.", markup=False, soft_wrap=True)
     simulator.run(config, host, port)
 
 
@@ -136,7 +140,7 @@ def doctor(as_json: AsJson = False) -> None:
         marks = {"ok": "[green]ok[/]", "warning": "[yellow]warning[/]", "failed": "[red]failed[/]"}
         table = Table("check", "", "finding", box=None, pad_edge=False)
         for finding in findings:
-            table.add_row(finding.check, marks[finding.verdict], finding.text)
+            table.add_row(finding.check, marks[finding.verdict], escape(finding.text))
         out.print(table)
     if any(finding.verdict == "failed" for finding in findings):
         raise typer.Exit(1)
@@ -173,8 +177,12 @@ def create_key(
     if as_json:
         print(json.dumps({"id": str(made.id), "key": made.key, "team": made.team, "scopes": list(made.scopes)}))
     else:
-        out.print(f"[bold]{made.key}[/]", soft_wrap=True)
-        out.print(f"Team {made.team}, scopes {', '.join(made.scopes)}. Keep it: it is not shown again.")
+        out.print(made.key, style="bold", markup=False, soft_wrap=True)
+        out.print(
+            f"Team {made.team}, scopes {', '.join(made.scopes)}. Keep it: it is not shown again.",
+            markup=False,
+            soft_wrap=True,
+        )
 
 
 @keys.command("list")
@@ -189,14 +197,16 @@ def list_keys(
 
     rows = _run(run(_settings()))
     if as_json:
-        print(json.dumps(rows, default=str, indent=2))
+        print(json.dumps(rows, default=_plain, indent=2))
         return
-    table = Table("id", "team", "name", "key", "scopes", "created", "last used", "state", box=None, pad_edge=False)
+    whole = Column("id", no_wrap=True)  # it is what `keys revoke` is given
+    others = (Column(name, overflow="fold") for name in ("team", "name", "key", "scopes", "created", "used", "state"))
+    table = Table(whole, *others, box=None, pad_edge=False)
     for row in rows:
         table.add_row(
             str(row["id"]),
-            row["team"],
-            row["name"],
+            escape(row["team"]),
+            escape(row["name"]),
             f"{row['prefix']}…",
             ",".join(row["scopes"]),
             _day(row["created_at"]),
@@ -231,6 +241,10 @@ def _settings(**given: object) -> Settings:
 
 def _run(work: Coroutine[Any, Any, Result]) -> Result:
     return asyncio.run(work)
+
+
+def _plain(value: object) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
 def _day(time: datetime | None) -> str:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from typing import Any, Final
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
 
 import httpx
 from rich.console import Console
@@ -16,6 +18,7 @@ from rich.console import Console
 from app import serving
 from app.config import Settings, load_settings
 from app.context import open_context
+from app.db import OUTAGES
 from app.errors import StartupError
 from app.simulator.config import SimulatorConfig
 from app.simulator.server import RunningSimulator
@@ -34,16 +37,16 @@ SUBMISSION: Final = {
 
 def run(*, port: int, once: bool, out: Console) -> None:
     """Start everything, show one job, and stay up until Ctrl-C (or not, with `once`); raise StartupError if it fails."""
-    simulator = RunningSimulator(SimulatorConfig(queue_seconds=1.0, generate_seconds=4.0))
+    simulator = RunningSimulator(SimulatorConfig(queue_seconds=0.5, generate_seconds=2.5))
     port = port if _is_free(port) else 0
-    with simulator, serving.listen("127.0.0.1", port) as listening:
+    with suppress(KeyboardInterrupt), simulator, serving.listen("127.0.0.1", port) as listening:
         address = f"http://127.0.0.1:{listening.getsockname()[1]}"
         settings = _settings(address, simulator)
         out.print(f"[dim]PostgreSQL in {settings.data_dir}/, a simulated Apiframe on {simulator.url}, starting …[/]")
         walk = Walk(settings, address, out)
-        serving.serve_here(settings, listening, meanwhile=lambda stop: walk.run(stop if once else None))
-    if walk.failure:
-        raise StartupError(walk.failure)
+        serving.serve_here(settings, listening, meanwhile=lambda stop: walk.run(stop, once=once))
+        if walk.failure:
+            raise StartupError(walk.failure)
 
 
 class Walk:
@@ -55,28 +58,29 @@ class Walk:
         self._out = out
         self.failure: str | None = None
 
-    def run(self, stop: Any) -> None:
-        """Walk in a thread beside the service; call `stop` at the end, or as soon as something fails."""
+    def run(self, stop: Callable[[], None], *, once: bool) -> None:
+        """Walk in a thread beside the service; call `stop` at the end, if `once`, or as soon as something fails."""
         try:
             self._await_ready()
             key = asyncio.run(self._make_key())
             with httpx.Client(base_url=self._address, headers={"X-API-Key": key}, trust_env=False) as client:
                 self._follow(client)
-            self._explain(key)
-        except (httpx.HTTPError, StartupError, OSError) as error:
+            if not once:
+                self._explain(key)
+        except (httpx.HTTPError, StartupError, *OUTAGES) as error:
             self.failure = f"the demo failed: {error}"
-        if stop is not None:
-            stop()
+        finally:
+            if once or self.failure:
+                stop()
 
     def _await_ready(self) -> None:
         deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline:
-            try:
-                if httpx.get(f"{self._address}/readyz", trust_env=False).status_code == httpx.codes.OK:
-                    return
-            except httpx.TransportError:
-                pass
-            time.sleep(0.1)
+        with httpx.Client(base_url=self._address, trust_env=False) as client:
+            while time.monotonic() < deadline:
+                with suppress(httpx.TransportError):
+                    if client.get("/readyz").status_code == httpx.codes.OK:
+                        return
+                time.sleep(0.1)
         raise StartupError(f"the service was not ready within {START_SECONDS:g} s")
 
     async def _make_key(self) -> str:
@@ -113,6 +117,9 @@ class Walk:
         ):
             self._out.print(line, soft_wrap=True, markup=False)
         self._out.print(f"\nKey        {key}\nReference  {self._address}/docs", soft_wrap=True)
+        self._out.print(
+            "\nCtrl-C stops everything; the next demo finds the jobs where this one leaves them.", style="dim"
+        )
 
 
 def _settings(address: str, simulator: RunningSimulator) -> Settings:
@@ -125,6 +132,7 @@ def _settings(address: str, simulator: RunningSimulator) -> Settings:
         apiframe_base_url=simulator.url,
         apiframe_api_key=simulator.world.config.api_keys[0],
         apiframe_previous_api_keys=(),
+        loops=True,
         log_level="warning",
     )
 

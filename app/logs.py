@@ -11,7 +11,7 @@ import structlog
 
 from app.config import Settings
 
-_WEBHOOK_PATH = re.compile(r"(/webhooks/apiframe/)[^/\s]+/[^/\s?\"]+")
+_WEBHOOK_PATH = re.compile(r"(/webhooks/apiframe/)[^\s\"]+")
 
 
 def configure(settings: Settings) -> None:
@@ -22,7 +22,11 @@ def configure(settings: Settings) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
         structlog.processors.format_exc_info,
     ]
-    renderer: Any = structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(pad_event_to=24)
+    renderer: Any = (
+        structlog.processors.JSONRenderer()
+        if as_json
+        else structlog.dev.ConsoleRenderer(pad_event_to=24, exception_formatter=structlog.dev.plain_traceback)
+    )
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
     structlog.configure(
         processors=[*shared, renderer],

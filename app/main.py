@@ -15,7 +15,7 @@ import structlog
 from fastapi import FastAPI
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -28,6 +28,7 @@ from app.db import OUTAGES, is_outage
 from app.errors import ApiError, Unavailable
 from app.http import json_response
 from app.jobs import api as jobs
+from app.notify import wait
 from app.ops import api as ops
 from app.teams.keys import ensure_bootstrap_key
 from app.webhooks import api as webhooks
@@ -98,17 +99,34 @@ async def lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
 
 async def _announce(ctx: Context) -> None:
     settings = ctx.settings
-    if settings.bootstrap_admin_key is not None:
-        try:
-            async with ctx.db.transaction() as tx:
-                await ensure_bootstrap_key(tx, settings.bootstrap_admin_key.get_secret_value(), ctx.now())
-        except OUTAGES as error:
-            if not is_outage(error):
-                raise
-            log.warning("keys.bootstrap_failed", error=str(error))
+    if not await _is_prepared(ctx):
+        ctx.start(_prepare_later(ctx))
     if settings.poll_only:
         log.warning("upstream.poll_only", reason="PUBLIC_BASE_URL is unset, or loopback with a remote upstream")
     log.info("service.started", upstream=ctx.account, loops=settings.loops)
+
+
+async def _is_prepared(ctx: Context) -> bool:
+    """Make what this process needs in the database; False while that is away or not migrated."""
+    key = ctx.settings.bootstrap_admin_key
+    try:
+        await ctx.webhook_secrets()
+        if key is not None:
+            async with ctx.db.transaction() as tx:
+                await ensure_bootstrap_key(tx, key.get_secret_value(), ctx.now())
+    except OUTAGES as error:
+        if not is_outage(error):
+            raise
+        log.warning("database.unavailable", error=str(error)[:200])
+        return False
+    return True
+
+
+async def _prepare_later(ctx: Context) -> None:
+    while not ctx.closing.is_set():
+        await wait(ctx.closing, ctx.settings.sweep_seconds)
+        if await _is_prepared(ctx):
+            return
 
 
 def _close_on_signal(ctx: Context) -> None:
@@ -168,6 +186,8 @@ class RequestIds:
 
         try:
             await self._app(scope, receive, send_with_id)
+        except ClientDisconnect:
+            log.info("request.abandoned", request_id=request_id)
         except Exception:
             log.exception("request.failed", request_id=request_id, route=getattr(scope.get("route"), "path", None))
             if not started:

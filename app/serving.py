@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import os
 import signal
 import socket
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from types import FrameType
 from typing import Final
 from urllib.parse import urlsplit
 
 import structlog
 import uvicorn
+from fastapi import FastAPI
 from sqlalchemy import text
+from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from app import embedded, logs, migrate, workers
 from app.config import Settings, environment_name
 from app.context import open_context, open_database
-from app.db import OUTAGES, is_outage
+from app.db import OUTAGES, sqlstate
 from app.errors import StartupError
 from app.main import create_app
 
@@ -29,48 +33,93 @@ log = structlog.get_logger()
 SHUTDOWN_SECONDS: Final = 20
 """How long requests in flight may take after the signal to stop."""
 
+_NOT_MIGRATED: Final = ("42P01", "3F000")
+"""SQLSTATEs of a table or schema that is not there."""
+
 
 def configure_logs(settings: Settings) -> None:
     """Have every line go to standard error in one format."""
     logs.configure(settings)
 
 
+def heed_signals() -> None:
+    """Have SIGTERM, and a terminal that is closed, end a command as Ctrl-C does: what it started is stopped first.
+
+    Their own way would leave an embedded PostgreSQL behind. A signal that is ignored, as under `nohup`, stays so.
+    """
+
+    def hang_up(_number: int, _frame: FrameType | None) -> None:
+        signal.raise_signal(signal.SIGTERM)  # uvicorn may be handling that by now
+
+    for number, handler in ((signal.SIGTERM, signal.default_int_handler), (signal.SIGHUP, hang_up)):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, handler)
+
+
 def serve(settings: Settings, *, workers: int, migrate_first: bool) -> None:
     """Serve until SIGTERM or Ctrl-C; raise StartupError, before anything listens, when it cannot work."""
+    _check_upstream_key(settings)
     with ExitStack() as stack:
-        _prepare(stack, settings, migrate_first=migrate_first)
+        # A port that is taken is found before a database is started or migrated for nothing.
         listening = stack.enter_context(listen(settings.host, settings.port))
-        host, port = listening.getsockname()[:2]
-        log.info("service.listening", url=f"http://{host}:{port}", workers=workers)
-        with _signals_end_quietly():
+        _hold_database(stack, settings, migrate_first=migrate_first)
+        log.info("service.listening", url=_url(listening), workers=workers)
+        # uvicorn raises the signal anew when all is shut down, when it has done its work.
+        with suppress(KeyboardInterrupt):
             if workers == 1:
                 uvicorn.Server(_config(create_app(settings))).run(sockets=[listening])
             else:
-                _hand_down(settings)
-                config = _config("app.main:create_app", factory=True, workers=workers)
-                Multiprocess(config, sockets=[listening]).run()
+                _supervise(settings, listening, workers)
+
+
+def _supervise(settings: Settings, listening: socket.socket, workers: int) -> None:
+    # Worker processes read their settings anew, so what the command line said goes into their environment.
+    os.environ[environment_name("loops")] = str(settings.loops)
+    supervisor = Multiprocess(_config("app.serving:worker_app", factory=True, workers=workers), sockets=[listening])
+    supervisor.run()
+    if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
+        raise StartupError("a worker process cannot start, and the log says why")
+
+
+def worker_app() -> FastAPI:
+    """The application in one of several processes, which ends as by SIGTERM when the one that started it is gone.
+
+    Otherwise it would keep the port after a kill of that one, and the next start would not get it.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def follow() -> None:
+        parent.join()
+        signal.raise_signal(signal.SIGTERM)
+
+    threading.Thread(target=follow, name="follow-parent", daemon=True).start()
+    return create_app()
 
 
 def serve_here(
     settings: Settings, listening: socket.socket, *, meanwhile: Callable[[Callable[[], None]], None]
 ) -> None:
-    """Serve on a socket in this process while `meanwhile` runs in a thread; what that is given stops the service."""
+    """Serve on a socket in this process while `meanwhile` runs in a thread; what that is given stops the service.
+
+    Returns when that was called; a signal comes out as KeyboardInterrupt, in both cases when all is shut down.
+    """
     with ExitStack() as stack:
-        _prepare(stack, settings, migrate_first=False)
+        _hold_database(stack, settings, migrate_first=False)
         server = uvicorn.Server(_config(create_app(settings)))
 
         def stop() -> None:
             server.should_exit = True
 
-        with _signals_end_quietly():
-            threading.Thread(target=meanwhile, args=(stop,), daemon=True).start()
-            server.run(sockets=[listening])
+        threading.Thread(target=meanwhile, args=(stop,), daemon=True).start()
+        server.run(sockets=[listening])
 
 
 def work(settings: Settings) -> None:
     """Run the background loops until SIGTERM or Ctrl-C."""
+    _check_upstream_key(settings)
     with ExitStack() as stack:
-        _prepare(stack, settings, migrate_first=False)
+        _hold_database(stack, settings, migrate_first=False)
         asyncio.run(_work(settings))
 
 
@@ -83,28 +132,29 @@ async def _work(settings: Settings) -> None:
         await stop.wait()
 
 
-def _prepare(stack: ExitStack, settings: Settings, *, migrate_first: bool) -> None:
-    """Check what can be checked before anything starts; hold an embedded database until the last process is gone."""
+def _check_upstream_key(settings: Settings) -> None:
     if settings.apiframe_api_key is None and not settings.upstream_is_local:
         raise StartupError(
             f"APIFRAME_API_KEY is not set, and {settings.apiframe_base_url} is not a simulator on this machine"
         )
+
+
+def _hold_database(stack: ExitStack, settings: Settings, *, migrate_first: bool) -> None:
+    """Check that the database can be used; hold an embedded one until the last process is gone."""
     if settings.database_url is None:
         stack.callback(embedded.start(settings.data_dir).close)
     asyncio.run(_check_database(settings, migrate_first=migrate_first or settings.database_url is None))
 
 
 async def _check_database(settings: Settings, *, migrate_first: bool) -> None:
-    try:
-        async with open_database(settings) as database:
+    async with open_database(settings) as database:
+        try:
             async with database.reading() as connection:
                 await connection.execute(text("SELECT 1"))
-            if migrate_first:
-                await migrate.upgrade(database)
-    except OUTAGES as error:
-        if not is_outage(error):
-            raise
-        raise StartupError(f"cannot use the database at {_address(settings)}: {_reason(error)}") from None
+        except (*OUTAGES, ValueError) as error:  # ValueError is asyncpg's word for an address that cannot be read
+            raise StartupError(f"cannot use the database at {_address(settings)}: {_reason(error)}") from None
+        if migrate_first:
+            await migrate.upgrade(database)
 
 
 def explain_outage(error: BaseException) -> str:
@@ -118,7 +168,9 @@ def listen(host: str, port: int) -> socket.socket:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
-        raise StartupError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
+        # asyncio's and socket's own words repeat the address in brackets.
+        reason = str(error.strerror or error).partition(" (")[0]
+        raise StartupError(f"cannot listen on {host}:{port}: {reason}") from None
 
 
 def _config(app: object, *, factory: bool = False, workers: int = 1) -> uvicorn.Config:
@@ -133,27 +185,20 @@ def _config(app: object, *, factory: bool = False, workers: int = 1) -> uvicorn.
     )
 
 
-def _hand_down(settings: Settings) -> None:
-    """Worker processes read their settings anew, so what the command line said goes into their environment."""
-    os.environ[environment_name("loops")] = str(settings.loops)
-
-
-def _signals_end_quietly() -> ExitStack:
-    """uvicorn raises the signal again after its shutdown, when the work of the signal is done: let it end there."""
-    stack = ExitStack()
-    previous = signal.signal(signal.SIGTERM, lambda *_: None)
-    stack.callback(signal.signal, signal.SIGTERM, previous)
-    stack.enter_context(suppress(KeyboardInterrupt))
-    return stack
+def _url(listening: socket.socket) -> str:
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _address(settings: Settings) -> str:
     if settings.database_url is None:
         return str(settings.data_dir)
     parts = urlsplit(settings.database_url)
-    return f"{parts.hostname or 'localhost'}:{parts.port or 5432}{parts.path}"
+    return (parts.netloc.rpartition("@")[2] or "localhost") + parts.path
 
 
 def _reason(error: BaseException) -> str:
+    if sqlstate(error) in _NOT_MIGRATED:
+        return "it lacks this version's tables: framehook migrate"
     cause = getattr(error, "orig", None) or error
     return str(cause).splitlines()[0] if str(cause) else type(cause).__name__

@@ -14,7 +14,7 @@ from app import migrate, partitions
 from app.apiframe.errors import Refusal, Unclear
 from app.config import Settings
 from app.context import Context, open_database
-from app.db import OUTAGES, is_outage
+from app.db import OUTAGES
 from app.errors import StartupError
 
 OLDEST_POSTGRES: Final = 15
@@ -75,16 +75,25 @@ async def _check_database(ctx: Context) -> AsyncIterator[Finding]:
         verdict: Literal["ok", "failed"] = "ok" if version >= OLDEST_POSTGRES else "failed"
         yield Finding("database", verdict, f"PostgreSQL {version}; {OLDEST_POSTGRES} or newer is needed")
         if revision != newest:
-            yield Finding("migrations", "failed", f"at {revision or 'nothing'}, {newest} is needed: framehook migrate")
+            yield _unmigrated(ctx, revision or "nothing", newest)
             return
         yield Finding("migrations", "ok", f"at {revision}")
         async with ctx.db.reading() as connection:
             absent = await partitions.list_missing(connection, ctx.now(), days=partitions.ALARM_DAYS)
-        yield Finding("partitions", "failed" if absent else "ok", f"{len(absent)} missing for the next days")
+        days = f"the next {partitions.ALARM_DAYS} days"
+        yield Finding(
+            "partitions", "failed" if absent else "ok", f"{len(absent)} missing for {days}" if absent else f"for {days}"
+        )
     except OUTAGES as error:
-        if not is_outage(error):
-            raise
         yield Finding("database", "failed", f"cannot be reached: {error}".splitlines()[0])
+
+
+def _unmigrated(ctx: Context, revision: str, newest: str) -> Finding:
+    if ctx.settings.database_url is None:
+        return Finding(
+            "migrations", "ok", f"at {revision}; an embedded database is brought to {newest} by its next start"
+        )
+    return Finding("migrations", "failed", f"at {revision}, {newest} is needed: framehook migrate")
 
 
 async def _check_upstream(ctx: Context) -> AsyncIterator[Finding]:

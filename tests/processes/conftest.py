@@ -1,0 +1,62 @@
+"""Fixtures of process tests: commands are started by `launch`, and at the end of the test nothing of them is left."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.processes.harness import FORK_ALL, KEY, Ended, Program, as_environment, python
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The folder that commands run in, without an `.env`; relative paths begin here."""
+    path = tmp_path / "here"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def start(folder: Path) -> Iterator[Callable[..., Program]]:
+    """Start a program in the folder. At the end of the test it is ended; a survivor or a leaked secret fails the test."""
+    started: list[Program] = []
+
+    def begin(command: Sequence[str], settings: Mapping[str, Any]) -> Program:
+        started.append(Program(folder, command, as_environment(settings)))
+        return started[-1]
+
+    yield begin
+    left = [name for program in reversed(started) for name in program.clean_up()]
+    assert left == []
+    for program in started:
+        assert KEY not in program.said
+        assert not re.search(r"/webhooks/apiframe/[0-9a-f-]{36}/[\w-]{20,}", program.said + program.printed)
+
+
+@pytest.fixture
+def launch(start: Callable[..., Program]) -> Callable[..., Program]:
+    """Start a command: `launch("serve", "--workers", "2", **settings)`."""
+    return lambda *arguments, **settings: start(python("-m", "app", *arguments), settings)
+
+
+@pytest.fixture
+def run(start: Callable[..., Program], folder: Path) -> Callable[..., list[Ended]]:
+    """Run commands side by side to their ends: `run(("keys list", settings), ("doctor --json", settings))`."""
+
+    def run_all(*commands: tuple[str, Mapping[str, Any]]) -> list[Ended]:
+        order = json.dumps([(shlex.split(command), as_environment(settings)) for command, settings in commands])
+        forks = start(python("-c", FORK_ALL, order), {})
+        assert forks.wait(60) == 0, forks.said
+        codes = json.loads(forks.printed)
+        return [
+            Ended(code, *((folder / f"{number}.{name}").read_text() for name in ("out", "err")))
+            for number, code in enumerate(codes)
+        ]
+
+    return run_all

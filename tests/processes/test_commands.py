@@ -1,0 +1,118 @@
+"""Keys and the doctor, as an operator and as a script see them."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from app.simulator.server import RunningSimulator
+from tests.harness import SIMULATOR_KEY
+from tests.processes.harness import (
+    Ended,
+    Program,
+    client,
+    free_port,
+    in_front_of,
+    query,
+    reachable,
+    ready,
+    status_of,
+)
+
+
+def test_keys_are_made_listed_and_revoked_within_a_second(
+    launch: Callable[..., Program],
+    run: Callable[..., list[Ended]],
+    simulator: RunningSimulator,
+    database_url: str,
+) -> None:
+    database = {"DATABASE_URL": database_url}
+    service = launch("serve", **in_front_of(simulator, database_url))
+    for_people, for_scripts, refused = run(
+        ("keys create --team '[/]writers' --name 'a [b]'", database),
+        ("keys create --team designers --scopes read,submit,read --expires-days 3 --json", database),
+        ("keys create --team designers --scopes fly", database),
+    )
+    assert (for_people.exit_code, for_scripts.exit_code, refused.exit_code) == (0, 0, 1)
+    (shown,) = re.findall(r"fh_live_[\w-]{40,}", for_people.printed)
+    assert "Team [/]writers, scopes submit, read." in for_people.printed
+    made = json.loads(for_scripts.printed)
+    assert set(made) == {"id", "key", "team", "scopes"}
+    assert (made["team"], made["scopes"]) == ("designers", ["submit", "read"])
+
+    url = ready(service)
+    assert status_of(f"{url}/v2/jobs", headers={"X-API-Key": shown}) == 200
+    with ThreadPoolExecutor(1) as thread:
+        good_until = thread.submit(last_good_request, url, made["key"])
+        listed, of_one_team, table, revoked = run(
+            ("keys list --json", database),
+            ("keys list --json --team designers", database),
+            ("keys list", database),
+            (f"keys revoke {made['id']}", database),
+        )
+        assert revoked.printed == f"Revoked {made['id']}.\n"
+        (revoked_at,) = query(database_url, f"SELECT revoked_at FROM api_keys WHERE id = '{made['id']}'")
+        assert good_until.result(30) - revoked_at.timestamp() < 1.5
+    assert status_of(f"{url}/v2/jobs", headers={"X-API-Key": shown}) == 200
+
+    assert [row["team"] for row in json.loads(listed.printed)] == ["[/]writers", "admin", "designers"]
+    (row,) = json.loads(of_one_team.printed)
+    assert (row["id"], row["prefix"]) == (made["id"], made["key"][:14])
+    assert all(word in table.printed for word in (made["id"], "[/]writers", "a [b]"))
+    assert not any(key in one.printed for key in (shown, made["key"]) for one in (listed, of_one_team, table))
+
+
+def last_good_request(url: str, key: str) -> float:
+    """Ask until the key is refused; return when the last request that was answered began, in seconds since the epoch."""
+    with client(url, key) as caller:
+        asked_at = good_until = time.time()
+        while (status := caller.get("/v2/jobs").status_code) == 200:
+            good_until = asked_at
+            time.sleep(0.05)
+            asked_at = time.time()
+    assert status == 401
+    return good_until
+
+
+def test_the_doctor_says_what_is_wrong_and_what_is_only_worth_knowing(
+    launch: Callable[..., Program],
+    run: Callable[..., list[Ended]],
+    simulator: RunningSimulator,
+    database_url: str,
+    empty_database_url: str,
+) -> None:
+    settings = reachable(simulator, database_url, APIFRAME_API_KEY=SIMULATOR_KEY)
+    ready(launch("serve", **settings))
+    away = f"postgresql://someone@127.0.0.1:{free_port()}/framehook"
+    ended = run(
+        ("doctor --json", settings),
+        ("doctor --json", settings | {"APIFRAME_API_KEY": "afk_of_nobody"}),
+        ("doctor --json", settings | {"DATABASE_URL": away}),
+        ("doctor --json", settings | {"PUBLIC_BASE_URL": None}),
+        ("doctor --json", settings | {"DATABASE_URL": empty_database_url}),
+        ("doctor --json", settings | {"DATABASE_URL": None}),
+        ("doctor", settings | {"DATABASE_URL": away}),
+    )
+    well, bad_key, no_database, poll_only, unmigrated, embedded = (verdicts(one) for one in ended[:6])
+    all_is_well = dict.fromkeys(["database", "migrations", "partitions", "upstream", "way back"], "ok")
+
+    assert [one.exit_code for one in ended] == [0, 1, 1, 0, 1, 0, 1]
+    assert "Traceback" not in "".join(one.said for one in ended)
+    assert well == all_is_well
+    assert bad_key == all_is_well | {"upstream": "failed"}
+    assert no_database == {"database": "failed", "upstream": "ok", "way back": "ok"}
+    assert poll_only == {name: verdict for name, verdict in all_is_well.items() if name != "way back"} | {
+        "webhooks": "warning"
+    }
+    assert unmigrated == {"database": "ok", "migrations": "failed", "upstream": "ok", "way back": "ok"}
+    # An embedded database that was never used is brought up by its first use.
+    assert embedded == {name: verdict for name, verdict in all_is_well.items() if name != "partitions"}
+    assert re.search(r"^database +failed +cannot be reached: ", ended[6].printed, re.MULTILINE)
+
+
+def verdicts(ended: Ended) -> dict[str, str]:
+    """What a doctor found, by what it checked."""
+    return {finding["check"]: finding["verdict"] for finding in json.loads(ended.printed)}

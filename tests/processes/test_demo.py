@@ -1,0 +1,77 @@
+"""`framehook demo` on a machine with nothing but itself."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import socket
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+from PIL import Image
+
+from tests.processes.harness import Program, client, eventually, postgres_is_gone, read
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with a space in its name, as people have them."""
+    path = tmp_path / "my demo"
+    path.mkdir()
+    return path
+
+
+def test_the_demo_shows_a_job_and_stays_up_to_be_played_with(launch: Callable[..., Program], folder: Path) -> None:
+    # What the environment says of a database or an upstream is left aside.
+    elsewhere = {
+        "DATABASE_URL": "postgresql://someone@127.0.0.1:1/framehook",
+        "APIFRAME_BASE_URL": "https://api.apiframe.example",
+        "PUBLIC_BASE_URL": "https://framehook.example",
+        "loops": False,
+    }
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        first = launch("demo", "--once", "--port", str(port), **elsewhere)
+        assert first.exit_code == 0, first.said
+        assert re.search(r"QUEUED(.|\n)*PROCESSING(.|\n)*COMPLETED +100 %\n", first.printed), first.printed
+        assert re.search(r"image/png, [\d,]{4,} bytes", first.printed)
+        assert "curl" not in first.printed
+        assert "Traceback" not in first.said
+        assert first.leaves_nothing()
+        assert postgres_is_gone(folder / ".framehook")
+
+        second = launch("demo", "--port", str(port), **elsewhere)
+        eventually(lambda: "Ctrl-C" in second.printed or not second.running, seconds=60)
+        assert f"127.0.0.1:{port}" not in second.printed
+    submission, listing = re.findall(r"^curl .*$", second.printed, re.MULTILINE)
+    answer = json.loads(in_a_shell(submission))
+    assert set(answer) == {"jobId", "status"}
+    assert {"jobs", "nextCursor", "hasMore"} <= set(json.loads(in_a_shell(listing)))
+    address = re.search(r"http://127\.0\.0\.1:\d+(?=/v2/)", submission)
+    key = re.search(r"^Key +(\S+)$", second.printed, re.MULTILINE)
+    assert address is not None
+    assert key is not None
+    with client(address[0], key[1]) as caller:
+        job = read(caller, answer["jobId"], wait=30)
+        assert caller.get("/docs").status_code == 200
+    assert job["status"] == "COMPLETED"
+    picture = httpx.get(job["result"]["images"][0], trust_env=False)
+    assert picture.headers["content-type"].startswith("image/")
+    Image.open(io.BytesIO(picture.content)).verify()
+
+    second.ctrl_c()
+    assert second.wait() == 0
+    assert "Traceback" not in second.said
+    assert second.leaves_nothing()
+    assert postgres_is_gone(folder / ".framehook")
+
+
+def in_a_shell(line: str) -> str:
+    """What a line prints when it is pasted into a shell."""
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout

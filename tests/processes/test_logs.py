@@ -1,0 +1,70 @@
+"""Nothing secret is written, whoever runs the application and whatever goes wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from app.simulator.server import RunningSimulator
+from tests.harness import SIMULATOR_KEY
+from tests.processes.harness import (
+    FLUX,
+    KEY,
+    SUBMIT,
+    Program,
+    client,
+    eventually,
+    python,
+    query,
+    reachable,
+    read,
+    ready,
+    status_of,
+    submit,
+    upstream_jobs,
+)
+
+SECRET = "a-secret-that-signs-webhook-urls"
+
+
+def test_uvicorn_runs_the_application_and_its_access_log_keeps_the_tokens(
+    start: Callable[..., Program], simulator: RunningSimulator, database_url: str
+) -> None:
+    settings = reachable(simulator, database_url, secret_key=SECRET, APIFRAME_API_KEY=SIMULATOR_KEY)
+    url = settings["PUBLIC_BASE_URL"]
+    command = python("-m", "uvicorn", "app.main:create_app", "--factory", "--port", str(settings["port"]))
+    service = start([*command, "--log-level", "debug"], settings)
+    eventually(lambda: status_of(f"{url}/readyz") == 200)
+    with client(url) as caller:
+        job = submit(caller)
+        assert read(caller, job, wait=15)["status"] == "COMPLETED"
+        simulator.tell(f"jobs/{job}/webhook", signature="none")
+        simulator.tell(f"jobs/{job}/webhook", signature="wrong")
+        (accepted,) = upstream_jobs(simulator)
+        address = str(accepted["webhook_url"])
+        caller.get(address)
+        caller.post(f"{address}x?token={address.rpartition('/')[2]}")
+    assert service.stop() in (0, -15)
+
+    written = service.said + service.printed
+    assert f'"POST {SUBMIT} HTTP/1.1" 202' in written
+    assert '"POST /webhooks/apiframe/{job_id}/{token} HTTP/1.1" 200' in written
+    assert '"GET /webhooks/apiframe/{job_id}/{token} HTTP/1.1" 405' in written
+    for secret in (address.rpartition("/")[2], KEY, SIMULATOR_KEY, SECRET):
+        assert secret not in written
+
+
+def test_a_statement_that_fails_is_logged_without_what_was_sent_in_it(
+    launch: Callable[..., Program], simulator: RunningSimulator, database_url: str
+) -> None:
+    query(
+        database_url,
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'refused'; END $$",
+        "CREATE TRIGGER refuse BEFORE UPDATE ON jobs FOR EACH ROW EXECUTE FUNCTION refuse()",
+    )
+    service = launch("serve", **reachable(simulator, database_url))
+    with client(ready(service)) as caller:
+        answer = caller.post(SUBMIT, json=FLUX | {"prompt": "what a caller keeps to itself"})
+    assert (answer.status_code, answer.json()) == (500, {"error": "Internal error"})
+    assert "request.failed" in service.said
+    assert "what a caller keeps to itself" not in service.said
+    assert "/webhooks/apiframe/" not in service.said

@@ -1,0 +1,103 @@
+"""Any number of processes do the work of one database together."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import psutil
+
+from app.simulator.server import RunningSimulator
+from tests.processes.harness import (
+    Program,
+    client,
+    counters,
+    eventually,
+    make_key,
+    prompts,
+    query,
+    reachable,
+    read,
+    ready,
+    status_of,
+    submit,
+)
+
+
+def test_two_services_share_the_work_and_wake_each_others_callers(
+    launch: Callable[..., Program], simulator: RunningSimulator, database_url: str
+) -> None:
+    settings = reachable(simulator, database_url)
+    first, second = launch("serve", **settings), launch("serve", **settings | {"port": 0})
+    with client(ready(first)) as here, client(ready(second)) as there, ThreadPoolExecutor(12) as threads:
+        wanted = [f"picture {number}" for number in range(60)]
+        callers = [here, there] * 30
+        jobs = list(threads.map(submit, callers, wanted))
+        ends = list(threads.map(lambda caller, job: read(caller, job, wait=30), reversed(callers), jobs))
+        assert [end["status"] for end in ends] == ["COMPLETED"] * 60
+        assert [end["input"]["prompt"] for end in ends] == wanted
+        assert sorted(prompts(simulator)) == sorted(wanted)
+        assert counters(simulator)["accepted"] == 60
+        assert counters(simulator)["max_in_flight_seen"] <= 10
+
+        # The webhook comes to the first process. Without a nudge the second would look again after five seconds.
+        simulator.tell("config", hold=True)
+        held = submit(here)
+        with client(second.url, make_key(database_url, "admin", "read")) as waiting:
+            poll = threads.submit(read, waiting, held, wait=30)
+            looked = "SELECT count(*) FROM api_keys WHERE scopes = '{read}' AND last_used_at IS NOT NULL"
+            eventually(lambda: query(database_url, looked) == [1])
+            began = time.monotonic()
+            simulator.tell(f"jobs/{held}/finish")
+            assert poll.result(30)["status"] == "COMPLETED"
+            assert time.monotonic() - began < 4
+
+
+def test_two_workers_without_loops_both_answer_and_leave_jobs_to_a_worker_process(
+    launch: Callable[..., Program], simulator: RunningSimulator, database_url: str
+) -> None:
+    settings = reachable(simulator, database_url)
+    service = launch("serve", "--workers", "2", "--no-loops", **settings)
+    url = ready(service)
+    eventually(lambda: len([line for line in service.log if line["event"] == "service.started"]) == 2)
+    workers = [child for child in psutil.Process(service.pid).children() if "spawn_main" in " ".join(child.cmdline())]
+    assert len(workers) == 2
+    for worker in workers:
+        with stopped(worker):
+            assert status_of(f"{url}/healthz") == 200, "the other one does not answer"
+
+    with client(url) as caller:
+        waiting = submit(caller, "later", Prefer="respond-async")
+        # The end of another job wakes every Dispatcher there is, and there is none.
+        assert read(caller, submit(caller, "now"), wait=30)["status"] == "COMPLETED"
+        assert read(caller, waiting)["status"] == "QUEUED"
+        assert prompts(simulator) == ["now"]
+
+        simulator.tell("faults", next=["accept_then_hang"], hang_seconds=1.5)
+        loops = launch("worker", **settings)
+        eventually(lambda: counters(simulator)["hanging_now"] == 1)
+        assert loops.stop() == 0
+        assert loops.leaves_nothing()
+        assert query(database_url, "SELECT count(*) FROM jobs WHERE upstream_id IS NULL") == [0]
+        assert read(caller, waiting, wait=30)["status"] == "COMPLETED"
+    assert sorted(prompts(simulator)) == ["later", "now"]
+
+    # Workers whose supervisor was killed leave, or the next start would find the port taken.
+    service.signal(signal.SIGKILL)
+    assert service.leaves_nothing()
+    assert status_of(f"{url}/healthz") is None
+
+
+@contextmanager
+def stopped(process: psutil.Process) -> Iterator[None]:
+    """Freeze a process for so long."""
+    os.kill(process.pid, signal.SIGSTOP)
+    try:
+        eventually(lambda: process.status() == psutil.STATUS_STOPPED)
+        yield
+    finally:
+        os.kill(process.pid, signal.SIGCONT)
