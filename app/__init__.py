@@ -3,18 +3,20 @@
 A team submits a generation (`jobs/`), it is sent upstream (`jobs/dispatch` through `apiframe/`), the upstream answers by
 webhook (`webhooks/`) or is asked (`jobs/reconcile`), and every word it says goes through one door (`jobs/observe`).
 
-    cli          the console script `framehook`
-    main         the whole HTTP surface on one screen
-    workers      the table of background loops
-    simulator    a bundled Apiframe, which imports nothing from `apiframe`
-    ops          health: reads everything, decides nothing
-    webhooks     IN: verify, keep a Receipt, make an Observation
-    jobs         submit · dispatch · states (pure) · observe (the one door) · reconcile · reading
-    teams        teams and API keys
-    auth paging  who calls, and how far a list has been read
-    context      what is handed down instead of globals
-    apiframe     the only place that spells the upstream's wire format
-    loop batch notify models db partitions
+    cli                the console script `framehook`
+    demo               the whole product in one terminal
+    serving            processes: what must hold before they start, and none left behind after
+    main reference     the whole HTTP surface on one screen, and what OpenAPI says of it
+    workers            the table of background loops
+    simulator          a bundled Apiframe, which imports nothing from `apiframe`
+    ops                health: reads everything, decides nothing
+    webhooks           IN: verify, keep a Receipt, make an Observation
+    jobs               submit, dispatch, states (pure), observe (the one door), reconcile, reading
+    teams              teams and API keys
+    http auth paging   what every route needs, who calls, and how far a list has been read
+    context            what is handed down instead of globals
+    apiframe           the only place that spells the upstream's wire format
+    loop batch notify migrate partitions models db
     config clock errors backoff logs embedded
 
 Vocabulary. *Upstream*: Apiframe. *Operation*: one kind of upstream call. *Job*: one generation, from our acceptance to a
