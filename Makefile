@@ -3,7 +3,7 @@
 # ARGS="..." is passed on by demo, test, test-long and lock.
 
 PYTHON ?=
-WORKERS ?= logical
+WORKERS ?= 3
 ARGS ?=
 UV_VERSION := 0.13.9
 

@@ -5,8 +5,9 @@ No block is ever open while the network to anyone else is.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode, urlsplit
 from uuid import uuid4
@@ -93,11 +94,11 @@ class Database:
         self._autocommit = self.engine.execution_options(isolation_level="AUTOCOMMIT")
 
     async def _connect(self, **options: Any) -> asyncpg.Connection:
-        return await asyncpg.connect(self._url, timeout=CONNECT_SECONDS, **options)
+        return await _undisturbed(asyncpg.connect(self._url, timeout=CONNECT_SECONDS, **options))
 
     async def connect_directly(self) -> asyncpg.Connection:
         """Open a connection past any pooler, for LISTEN; the caller closes it."""
-        return await asyncpg.connect(self._direct_url, timeout=CONNECT_SECONDS)
+        return await _undisturbed(asyncpg.connect(self._direct_url, timeout=CONNECT_SECONDS))
 
     def direct(self) -> Database:
         """A small database on the direct address, for migrations; the caller closes it."""
@@ -121,3 +122,14 @@ class Database:
     async def close(self) -> None:
         """Close every connection of the pool."""
         await self.engine.dispose()
+
+
+async def _undisturbed(connect: Awaitable[asyncpg.Connection]) -> asyncpg.Connection:
+    """Let a connection be made to its end: one that is cancelled half way would leave its socket open."""
+    connecting = asyncio.ensure_future(connect)
+    try:
+        return await asyncio.shield(connecting)
+    except asyncio.CancelledError:
+        with suppress(*OUTAGES):
+            (await connecting).terminate()
+        raise
