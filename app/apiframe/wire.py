@@ -38,6 +38,7 @@ class Observation:
     credit_cost: int | None = None
     completed_at: datetime | None = None
     request_id: str | None = None
+    asked_until: datetime | None = None  # polls only: when the claim of the poll ended, as it stood in the job
 
 
 def read_json(body: bytes) -> Any:

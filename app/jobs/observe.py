@@ -139,6 +139,9 @@ def _poll_at(ctx: Context, job: LockedJob, state: JobState, last: Observation) -
     if state.upstream_id is None or state.concluded_by == "upstream":
         return None
     early_hint = job.hinted and job.state.upstream_id is None
+    if last.source == "poll" and job.poll_at not in (None, last.asked_until):
+        # A hint moved it while the answer was on its way: what the upstream has to say now may be newer.
+        return job.poll_at
     if early_hint or (last.source == "submit" and job.lease_token != job.ambiguous_by):
         return ctx.now()
     return ctx.now() + timedelta(seconds=poll_seconds(ctx.settings, job.poll_count))

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Sequence
-from datetime import timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
@@ -29,6 +30,7 @@ AT_ONCE: Final = 20
 async def run_once(ctx: Context) -> int:
     """Ask after the jobs that are due, at most `AT_ONCE`, and return how many those were."""
     now = ctx.now()
+    until = now + timedelta(seconds=ctx.settings.lease_seconds)
     async with ctx.db.transaction() as tx:
         due = await polls.claim_polls(
             tx,
@@ -36,20 +38,20 @@ async def run_once(ctx: Context) -> int:
             keys=list(ctx.upstream_keys),
             limit=AT_ONCE,
             now=now,
-            until=now + timedelta(seconds=ctx.settings.lease_seconds),
+            until=until,
         )
-    await asyncio.gather(*(_poll(ctx, row.id, row.upstream_id, row.upstream_key) for row in due))
+    await asyncio.gather(*(_poll(ctx, row.id, row.upstream_id, row.upstream_key, until) for row in due))
     return len(due)
 
 
-async def _poll(ctx: Context, job_id: UUID, upstream_id: str, upstream_key: str) -> None:
+async def _poll(ctx: Context, job_id: UUID, upstream_id: str, upstream_key: str, until: datetime) -> None:
     try:
         answer = await ctx.upstream.get_job(ctx.upstream_keys[upstream_key], upstream_id)
     except (Refusal, Unclear) as error:
         log.warning("job.polled", job=str(job_id), upstream_id=upstream_id, said=str(error))
         return
     seen = observe_payload(answer.payload, job_id=job_id, source="poll", at=ctx.now(), request_id=answer.request_id)
-    observed = await ctx.batched(apply, seen)
+    observed = await ctx.batched(apply, replace(seen, asked_until=until))
     ctx.notify.nudge(topics([observed]))
     log.info("job.observed", job=str(job_id), source="poll", outcome=observed.outcome, status=observed.after.status)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from app.clock import SettableClock
 from app.jobs import dispatch, reconcile
 from app.simulator.server import RunningSimulator
-from tests.harness import Service, books, held_job, post_webhook, tell
+from tests.harness import Service, books, eventually, held_job, post_webhook, tell
 from tests.simulator.walks import sign
 
 Serve = Callable[..., Any]
@@ -132,6 +133,59 @@ async def test_a_hint_that_comes_too_soon_after_another_is_taken_when_its_time_c
     await reconcile.run_once(service.ctx)
 
     assert (await service.job(job.id)).status == "COMPLETED"
+
+
+async def asking(service: Service, simulator: RunningSimulator, jobs: int = 1) -> asyncio.Task[int]:
+    """Polls under way: the upstream has read so many jobs, and its answers are held back until `release`."""
+    before = await polls(simulator)
+    task = asyncio.create_task(reconcile.run_once(service.ctx))
+    await eventually(lambda: polls(simulator), lambda count: count == before + jobs)
+    return task
+
+
+@pytest.mark.parametrize("hinted_before", [True, False], ids=["the second hint", "the first hint"])
+async def test_a_hint_is_not_lost_with_an_answer_that_was_already_on_its_way(
+    serve: Serve, simulate: Simulate, hinted_before: bool
+) -> None:
+    """The job ended after the upstream had read it for us, and before we heard what it read."""
+    service, simulator, clock = await holding(serve, simulate)
+    job = await held_job(service, simulator)
+    await tell(simulator, "faults", stale_read_seconds=30)
+    if hinted_before:
+        await post_webhook(service, job.url, job.says("progress", progress=50), None)
+    else:
+        clock.advance(60)
+    poll = await asking(service, simulator)
+
+    await tell(simulator, f"jobs/{job.upstream_id}/finish", announce=False)
+    assert (await post_webhook(service, job.url, job.says("completed"), None)).status_code == 200
+    await tell(simulator, "release")
+    assert await poll == 1
+    await tell(simulator, "faults", stale_read_seconds=0)
+    clock.advance(10)
+    await reconcile.run_once(service.ctx)
+
+    assert (await service.job(job.id)).status == "COMPLETED"
+
+
+async def test_a_poll_that_was_overtaken_by_a_webhook_changes_nothing(serve: Serve, simulate: Simulate) -> None:
+    service, simulator, clock = await holding(serve, simulate)
+    job, other = [await held_job(service, simulator) for _ in range(2)]
+    await tell(simulator, "faults", stale_read_seconds=30)
+    clock.advance(60)
+    poll = await asking(service, simulator, jobs=2)
+
+    for body, url in ((job.says("completed", creditCost=7), job.url), (other.says("progress", progress=80), other.url)):
+        assert (await post_webhook(service, url, body, sign(body))).status_code == 200
+    ended = await service.job(job.id)
+    await tell(simulator, "release")
+    assert await poll == 2
+
+    row = await service.job(job.id)
+    assert (row.status, row.credit_cost, row.completed_at) == ("COMPLETED", 7, ended.completed_at)
+    assert row.poll_at is None
+    row = await service.job(other.id)
+    assert (row.status, row.progress) == ("PROCESSING", 80)
 
 
 async def test_a_hint_before_we_know_whom_to_ask_is_taken_as_soon_as_we_do(serve: Serve, simulate: Simulate) -> None:
