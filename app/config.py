@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -11,7 +12,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.errors import StartupError
 
-LOOPBACK_HOSTS = {"localhost", "127.0.0.1", "::1", "0.0.0.0"}  # noqa: S104 - compared with, never bound
+THIS_MACHINE = {"localhost", "0.0.0.0", "::"}  # noqa: S104 - compared with, never bound
 
 
 def _named(name: str) -> AliasChoices:
@@ -29,6 +30,7 @@ class Settings(BaseSettings):
     database_url: str | None = Field(
         None,
         validation_alias=_named("DATABASE_URL"),
+        repr=False,
         description="PostgreSQL 15 or newer. Unset: the embedded PostgreSQL in FRAMEHOOK_DATA_DIR.",
     )
     public_base_url: str | None = Field(
@@ -50,7 +52,7 @@ class Settings(BaseSettings):
         description="Comma-separated keys still good for jobs already sent, and for their webhooks' signatures.",
     )
     direct_database_url: str | None = Field(
-        None, description="For LISTEN and migrations where DATABASE_URL leads to a connection pooler."
+        None, repr=False, description="For LISTEN and migrations where DATABASE_URL leads to a connection pooler."
     )
     data_dir: Path = Field(Path(".framehook"), description="Where the embedded PostgreSQL lives.")
     host: str = Field("127.0.0.1", description="Address that `serve` binds.")
@@ -117,14 +119,14 @@ class Settings(BaseSettings):
     @property
     def upstream_is_local(self) -> bool:
         """Whether the upstream is on this machine, which only a simulator is."""
-        return urlsplit(self.apiframe_base_url).hostname in LOOPBACK_HOSTS
+        return _is_loopback(self.apiframe_base_url)
 
     @property
     def poll_only(self) -> bool:
         """Whether webhooks cannot reach us: no public address, or a loopback one with an upstream that is elsewhere."""
         if self.public_base_url is None:
             return True
-        return urlsplit(self.public_base_url).hostname in LOOPBACK_HOSTS and not self.upstream_is_local
+        return _is_loopback(self.public_base_url) and not self.upstream_is_local
 
     @property
     def lease_seconds(self) -> float:
@@ -145,6 +147,14 @@ def environment_name(field: str) -> str:
     """The environment variable of a settings field: `port` is `FRAMEHOOK_PORT`, `database_url` is `DATABASE_URL`."""
     alias = Settings.model_fields[field].validation_alias
     return str(alias.choices[0]) if isinstance(alias, AliasChoices) else f"FRAMEHOOK_{field.upper()}"
+
+
+def _is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return host in THIS_MACHINE or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _spell(location: tuple[int | str, ...]) -> str:

@@ -59,16 +59,17 @@ def is_conflict(error: BaseException) -> bool:
     return isinstance(error, DBAPIError) and sqlstate(error) in _CONFLICT_STATES
 
 
-def plain_url(url: str) -> str:
+def plain_url(url: str, setting: str = "DATABASE_URL") -> str:
     """A libpq URL for asyncpg: `postgres://` and SQLAlchemy's `postgresql+asyncpg://` are accepted too."""
     parts = urlsplit(url)
     scheme = parts.scheme.split("+")[0]
     if scheme not in ("postgres", "postgresql"):
-        raise StartupError(f"DATABASE_URL must be a postgresql:// address, not {parts.scheme or 'a bare name'}://")
+        raise StartupError(f"{setting} must be a postgresql:// address, not {parts.scheme or 'a bare name'}://")
     try:
         parts.port  # noqa: B018 - reading it is what checks it
-    except ValueError as error:
-        raise StartupError(f"DATABASE_URL cannot be read: {error}") from None
+    except ValueError:
+        # The error would quote the address, and what stands for a port may be half of a password.
+        raise StartupError(f"{setting} cannot be read: its port is not a number") from None
     query = [("sslmode" if name == "ssl" else name, value) for name, value in parse_qsl(parts.query)]
     return parts._replace(scheme="postgresql", query=urlencode(query)).geturl()
 
@@ -78,7 +79,7 @@ class Database:
 
     def __init__(self, url: str, *, direct_url: str | None = None, pool_size: int = 10) -> None:
         self._url = plain_url(url)
-        self._direct_url = plain_url(direct_url) if direct_url else self._url
+        self._direct_url = plain_url(direct_url, "FRAMEHOOK_DIRECT_DATABASE_URL") if direct_url else self._url
         self.engine: AsyncEngine = create_async_engine(
             "postgresql+asyncpg://",
             # Unique statement names let transaction pooling share server connections (SQLAlchemy, asyncpg dialect).
