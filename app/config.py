@@ -99,6 +99,16 @@ class Settings(BaseSettings):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
 
+    @field_validator("apiframe_api_key", "apiframe_previous_api_keys")
+    @classmethod
+    def _fit_for_a_header(
+        cls, value: SecretStr | tuple[SecretStr, ...] | None
+    ) -> SecretStr | tuple[SecretStr, ...] | None:
+        keys = (value,) if isinstance(value, SecretStr) else value or ()
+        if not all(key.get_secret_value().isascii() and key.get_secret_value().isprintable() for key in keys):
+            raise ValueError("must be plain ASCII, as a header's value is")
+        return value
+
     @field_validator("apiframe_base_url", "public_base_url")
     @classmethod
     def _http_url(cls, value: str | None) -> str | None:

@@ -26,6 +26,9 @@ STALLED_TRANSACTION_SECONDS: Final = 15
 """A process that stops in the middle of a transaction lets go of its locks after so long."""
 
 CONNECT_SECONDS: Final = 10
+COMMAND_SECONDS: Final = 20.0
+"""A statement that takes longer is given up: a frozen database, or one behind a cut network, says nothing at all."""
+
 POOL_WAIT_SECONDS: Final = 10
 
 _OUTAGE_STATES: Final = ("08", "28", "57P", "53", "25P03", "25006", "42P01", "3F000", "3D000")
@@ -77,8 +80,16 @@ def plain_url(url: str, setting: str = "DATABASE_URL") -> str:
 class Database:
     """A pool of connections, and the way to a single one outside of it."""
 
-    def __init__(self, url: str, *, direct_url: str | None = None, pool_size: int = 10) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        direct_url: str | None = None,
+        pool_size: int = 10,
+        command_seconds: float | None = COMMAND_SECONDS,
+    ) -> None:
         self._url = plain_url(url)
+        self._command_seconds = command_seconds
         self._direct_url = plain_url(direct_url, "FRAMEHOOK_DIRECT_DATABASE_URL") if direct_url else self._url
         self.engine: AsyncEngine = create_async_engine(
             "postgresql+asyncpg://",
@@ -95,15 +106,19 @@ class Database:
         self._autocommit = self.engine.execution_options(isolation_level="AUTOCOMMIT")
 
     async def _connect(self, **options: Any) -> asyncpg.Connection:
-        return await _undisturbed(asyncpg.connect(self._url, timeout=CONNECT_SECONDS, **options))
+        return await _undisturbed(
+            asyncpg.connect(self._url, timeout=CONNECT_SECONDS, command_timeout=self._command_seconds, **options)
+        )
 
     async def connect_directly(self) -> asyncpg.Connection:
         """Open a connection past any pooler, for LISTEN; the caller closes it."""
-        return await _undisturbed(asyncpg.connect(self._direct_url, timeout=CONNECT_SECONDS))
+        return await _undisturbed(
+            asyncpg.connect(self._direct_url, timeout=CONNECT_SECONDS, command_timeout=COMMAND_SECONDS)
+        )
 
     def direct(self) -> Database:
-        """A small database on the direct address, for migrations; the caller closes it."""
-        return Database(self._direct_url, pool_size=2)
+        """A small database on the direct address, for migrations, which may take their time; the caller closes it."""
+        return Database(self._direct_url, pool_size=2, command_seconds=None)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:

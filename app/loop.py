@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import Final
 
 import structlog
 
+from app.db import is_outage
 from app.notify import Notifier, wait
 
 log = structlog.get_logger()
+
+RETRY_SECONDS: Final = 5.0
 
 
 async def keep_running(
@@ -21,14 +25,24 @@ async def keep_running(
 ) -> None:
     """Call `run_once` for ever. It says how much it did: more than nothing means again at once.
 
-    A loop outlives its errors: a dependency that is away, and a bug as well, are logged and tried again after the interval.
+    A loop outlives its errors: a dependency that is away, and a bug as well, are logged and tried again before long.
     """
     with notify.listening(*topics) as nudged:
         while True:
             nudged.clear()
+            pause_seconds = every_seconds
             try:
                 if await run_once():
                     continue
-            except Exception:
-                log.exception("loop.failed", loop=name)
-            await wait(nudged, every_seconds)
+            except Exception as error:  # noqa: BLE001 - a loop that dies silently loses more than any error it could meet
+                pause_seconds = min(every_seconds, RETRY_SECONDS)
+                _tell(name, error)
+            await wait(nudged, pause_seconds)
+
+
+def _tell(name: str, error: Exception) -> None:
+    """One line for a database that is away; the whole story for anything else, which nobody expected."""
+    if is_outage(error):
+        log.warning("loop.failed", loop=name, error=str(error)[:200] or type(error).__name__)
+    else:
+        log.error("loop.failed", loop=name, exc_info=error)
