@@ -60,12 +60,21 @@ def empty_database_url(postgres_url: str) -> Iterator[str]:
 
 @pytest.fixture
 def simulate() -> Iterator[Callable[..., RunningSimulator]]:
-    """Start simulators: `simulate(hold=True)`. Fast by default; they end with the test."""
+    """Start simulators: `simulate(hold=True)`. They end with the test.
+
+    Fast by default, and knowing both spellings of the webhook field: a job's first submission is then the one that counts,
+    whether or not the service has read the document before it.
+    """
     with ExitStack() as stack:
 
         def start(**config: Any) -> RunningSimulator:
-            fast = {"queue_seconds": 0.02, "generate_seconds": 0.1, "webhook_backoff_seconds": 0.05}
-            return stack.enter_context(RunningSimulator(SimulatorConfig(**fast | config)))
+            usual: dict[str, Any] = {
+                "queue_seconds": 0.02,
+                "generate_seconds": 0.1,
+                "webhook_backoff_seconds": 0.05,
+                "webhook_field": "both",
+            }
+            return stack.enter_context(RunningSimulator(SimulatorConfig(**usual | config)))
 
         yield start
 

@@ -27,9 +27,12 @@ from app.errors import StartupError
 
 REPOSITORY = Path(embedded.__file__).parents[1]
 USER = """
+import signal
 import sys
 from pathlib import Path
 from app import embedded
+# A shell that runs the tests in its background has had the signal ignored for all of them.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 server = embedded.start(Path(sys.argv[1]))
 print(server.url, server.started_here, flush=True)
 sys.stdin.read()

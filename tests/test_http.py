@@ -125,11 +125,9 @@ async def test_a_caller_who_leaves_in_the_middle_of_a_body_disturbs_nobody(quiet
 
 
 async def test_a_caller_who_leaves_before_the_answer_has_its_job_nevertheless(
-    serve: Callable[..., Any], simulate: Callable[..., RunningSimulator]
+    service: Service,
 ) -> None:
     """A disconnect cancels neither the commit nor the submission; the key finds the job again."""
-    simulator = simulate(webhook_field="both")
-    service = await serve(simulator)
     host, _, port = service.url.removeprefix("http://").partition(":")
     body = json.dumps(FLUX).encode()
     head = (

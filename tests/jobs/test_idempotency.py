@@ -20,12 +20,6 @@ ONE: Final = {"Idempotency_Key": "poster-1"}
 BODY: Final = FLUX | {"fluxParams": {"seed": 1, "raw": True}, "metadata": {"campaign": "autumn", "page": 1}}
 
 
-@pytest.fixture
-def simulator(simulate: Callable[..., RunningSimulator]) -> RunningSimulator:
-    """An upstream that knows both spellings of the webhook field, so that each submission is exactly one call."""
-    return simulate(webhook_field="both")
-
-
 async def counters(simulator: RunningSimulator) -> Any:
     return (await books(simulator))["counters"]
 

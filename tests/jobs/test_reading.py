@@ -55,12 +55,6 @@ def misfits(value: Any, schema: dict[str, Any], path: str = "") -> Iterator[str]
 
 
 @pytest.fixture
-def simulator(simulate: Callable[..., RunningSimulator]) -> RunningSimulator:
-    """An upstream that knows both spellings of the webhook field, so that its jobs go by our ids."""
-    return simulate(webhook_field="both")
-
-
-@pytest.fixture
 async def quiet(serve: Callable[..., Any], simulator: RunningSimulator) -> Service:
     """A service that sends nothing by itself: jobs stay as they were accepted."""
     started: Service = await serve(simulator, loops=False)
@@ -89,7 +83,7 @@ async def test_a_jobs_shape_is_the_vendors_from_its_acceptance_to_each_end(
     if not DOCUMENT.exists():
         pytest.skip(f"the vendor's document is not here: {DOCUMENT}")
     schemas = json.loads(DOCUMENT.read_text())["components"]["schemas"]
-    simulator = simulate(hold=True, webhook_field="both")
+    simulator = simulate(hold=True)
     service = await serve(simulator)
     body = FLUX | {"webhook_url": "https://caller.example/hook", "metadata": {"a": 1}}
     waiting, *sent = [await service.caller.accepted(body, **headers) for headers in (LATER, {}, {}, {}, {})]
@@ -200,7 +194,7 @@ async def test_a_wait_in_another_process_is_woken_too(
     serve: Callable[..., Any], simulate: Callable[..., RunningSimulator]
 ) -> None:
     """The webhook reaches the one process, the caller waits in the other, and looks by itself only every five seconds."""
-    simulator = simulate(hold=True, webhook_field="both")
+    simulator = simulate(hold=True)
     told = await serve(simulator)
     asked = await serve(simulator, loops=False)
     job_id = await told.caller.accepted()
@@ -257,7 +251,7 @@ async def held(
     serve: Callable[..., Any], simulate: Callable[..., RunningSimulator]
 ) -> tuple[Service, RunningSimulator]:
     """A service in front of an upstream whose jobs wait to be told how they end."""
-    simulator = simulate(hold=True, webhook_field="both")
+    simulator = simulate(hold=True)
     return await serve(simulator), simulator
 
 
@@ -336,7 +330,7 @@ async def test_a_cursor_of_any_place_is_harmless(quiet: Service) -> None:
 async def test_the_history_is_filtered_by_status_and_model(
     serve: Callable[..., Any], simulate: Callable[..., RunningSimulator]
 ) -> None:
-    simulator = simulate(hold=True, webhook_field="both")
+    simulator = simulate(hold=True)
     service = await serve(simulator, loops=False)
     first, second, third = [await service.caller.accepted(FLUX) for _ in range(3)]
     others = list(reversed(await fill(service.caller, 2)))

@@ -312,10 +312,13 @@ EXACT: Final = {
 }
 
 
-@pytest.mark.parametrize("name", EXACT)
+@pytest.mark.parametrize(("name", "spelling"), [("flux", "webhookUrl"), ("another model", "webhook_url")])
 async def test_the_callers_fields_are_forwarded_byte_for_byte_and_ours_are_not(
-    service: Service, simulator: RunningSimulator, name: str
+    serve: Callable[..., Any], simulate: Callable[..., RunningSimulator], name: str, spelling: str
 ) -> None:
+    """Under the upstream's spelling stands our address, whichever way the caller spelled its own."""
+    simulator = simulate(webhook_field=spelling)
+    service = await serve(simulator, webhook_field=spelling)
     ours = [
         ("webhook_url", b'"https://caller.example/hook"'),
         ("metadata", b'{"campaign":"caller.example"}'),
@@ -330,9 +333,9 @@ async def test_the_callers_fields_are_forwarded_byte_for_byte_and_ours_are_not(
     (sent,) = (await books(simulator))["jobs"]
     assert forwarded_fields(sent["body"])[:3] == EXACT[name]
     added = dict(forwarded_fields(sent["body"])[3:])
-    assert set(added) == {"webhookUrl", "webhookEvents"}
+    assert set(added) == {"webhook_url", "webhookEvents"}
     assert json.loads(added["webhookEvents"]) == ["progress", "completed", "failed"]
-    assert json.loads(added["webhookUrl"]).startswith(f"{service.url}/webhooks/apiframe/{job_id}/")
+    assert json.loads(added["webhook_url"]).startswith(f"{service.url}/webhooks/apiframe/{job_id}/")
     assert "caller.example" not in sent["body"]
     assert sent["idempotency_key"] == job_id
 
