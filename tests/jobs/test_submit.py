@@ -333,9 +333,9 @@ async def test_the_callers_fields_are_forwarded_byte_for_byte_and_ours_are_not(
     (sent,) = (await books(simulator))["jobs"]
     assert forwarded_fields(sent["body"])[:3] == EXACT[name]
     added = dict(forwarded_fields(sent["body"])[3:])
-    assert set(added) == {"webhook_url", "webhookEvents"}
+    assert set(added) == {spelling, "webhookEvents"}
     assert json.loads(added["webhookEvents"]) == ["progress", "completed", "failed"]
-    assert json.loads(added["webhook_url"]).startswith(f"{service.url}/webhooks/apiframe/{job_id}/")
+    assert json.loads(added[spelling]).startswith(f"{service.url}/webhooks/apiframe/{job_id}/")
     assert "caller.example" not in sent["body"]
     assert sent["idempotency_key"] == job_id
 
