@@ -57,6 +57,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         version=reference.version(),
         lifespan=lambda app: lifespan(app, settings),
         redoc_url=None,
+        redirect_slashes=False,
     )
     for method, path, handler in ROUTES:
         app.add_api_route(path, handler, methods=[method], **reference.describe(method, path, handler))
