@@ -63,7 +63,9 @@ def test_no_accepted_job_is_lost_or_paid_twice_whatever_is_killed(
     launch: Callable[..., Program], simulate: Callable[..., RunningSimulator], folder: Path
 ) -> None:
     simulator = simulate(max_concurrent_jobs=SUBMISSIONS)
-    simulator.tell("faults", accept_then_hang=0.1, accept_then_cut=0.1, no_webhooks=0.3)
+    # The first ones tell nobody that they were accepted: those at least must be sent again.
+    unheard = ["accept_then_hang+no_webhooks"] * 4
+    simulator.tell("faults", accept_then_hang=0.1, accept_then_cut=0.1, no_webhooks=0.3, next=unheard)
     settings = reachable(simulator, upstream_timeout_seconds=1, inline_seconds=1, reconcile_after_seconds=0.5)
     service = launch("serve", **settings)
     storm = Storm(ready(service))
