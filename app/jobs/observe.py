@@ -96,6 +96,8 @@ async def observe(
         forbidden = _may_not_teach(job, before, one, taken)
         after, outcome = (before, forbidden) if forbidden else judge(before, one)
         states[job.id] = after
+        if after.upstream_id is not None:
+            taken.setdefault(after.upstream_id, job.id)
         if after != before or one.source == "poll":
             heard[job.id] = one
         observed.append(Observed(one, outcome, before, after))
@@ -144,7 +146,9 @@ def _poll_at(ctx: Context, job: LockedJob, state: JobState, last: Observation) -
         return job.poll_at
     if early_hint or (last.source == "submit" and job.lease_token != job.ambiguous_by):
         return ctx.now()
-    return ctx.now() + timedelta(seconds=poll_seconds(ctx.settings, job.poll_count))
+    regular = ctx.now() + timedelta(seconds=poll_seconds(ctx.settings, job.poll_count))
+    # A hint may have been about the end, which a progress report that comes after it is not.
+    return min(regular, job.poll_at) if last.source == "webhook" and job.hinted and job.poll_at else regular
 
 
 def topics(observed: Iterable[Observed]) -> set[str]:

@@ -49,7 +49,10 @@ def judge(state: JobState, seen: Observation) -> tuple[JobState, Outcome]:
     if seen.source in ("webhook", "poll") and seen.upstream_id is None:
         return state, "names no job"
     if None not in (state.upstream_id, seen.upstream_id) and state.upstream_id != seen.upstream_id:
-        return state, "other job"
+        if seen.source != "submit" or state.final:
+            return state, "other job"
+        # The answer to our own submission knows better than a webhook that told us before: that was about another job.
+        state = replace(state, upstream_id=None)
     known = replace(state, upstream_id=state.upstream_id or seen.upstream_id)
     if state.final and not _yields(state, seen):
         return known, "after the end" if known == state else "applied"
@@ -73,7 +76,7 @@ def _finished(state: JobState, seen: Observation) -> JobState:
         result=seen.result,
         error=seen.error,
         error_code=seen.error_code or ("upstream_failed" if seen.status == "FAILED" else None),
-        credit_cost=seen.credit_cost,
+        credit_cost=seen.credit_cost if seen.status == "COMPLETED" else None,  # what failed is refunded
         completed_at=seen.completed_at or seen.at,
         concluded_by="framehook" if seen.source == "framehook" else "upstream",
         upstream_id=state.upstream_id,

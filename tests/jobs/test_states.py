@@ -208,9 +208,9 @@ def test_before_the_end_any_order_and_repetition_comes_to_the_same_state(
 @unhurried
 @given(st.lists(anything, max_size=8))
 def test_nothing_ever_goes_backwards(seen: list[Observation]) -> None:
-    for before, after in pairwise(walk(seen)):
+    for (before, after), one in zip(pairwise(walk(seen)), seen, strict=True):
         assert RANK[after.status] >= RANK[before.status]
-        assert before.upstream_id in (None, after.upstream_id)
+        assert before.upstream_id in (None, after.upstream_id) or one.source == "submit"
         assert after.final or (after.progress or 0) >= (before.progress or 0)
         assert after == before or before.concluded_by != "upstream"
         assert (before.concluded_by, after.concluded_by) != ("framehook", None)
@@ -288,6 +288,22 @@ def test_an_observation_that_names_another_upstream_job_changes_nothing(
     after, outcome = judge(before, replace(one, source="webhook", upstream_id="another"))
 
     assert (after, outcome) == (before, "other job")
+
+
+def test_the_answer_to_our_own_submission_corrects_an_upstream_id_that_a_webhook_taught() -> None:
+    before = walk([told(source="webhook", status="PROCESSING", progress=40, upstream_id="another")])[-1]
+
+    after, outcome = judge(before, SUBMITTED)
+
+    assert (after, outcome) == (replace(before, upstream_id=UPSTREAM_ID), "applied")
+    assert judge(after, COMPLETED.told_by("webhook"))[0].status == "COMPLETED"
+
+
+@pytest.mark.parametrize("ending", [FAILED, CANCELLED], ids=lambda ending: ending.status)
+def test_what_did_not_complete_costs_nothing(ending: Ending) -> None:
+    ended = walk([SUBMITTED, replace(ending.told_by("poll"), credit_cost=10)])[-1]
+
+    assert (ended.status, ended.credit_cost) == (ending.status, None)
 
 
 @unhurried

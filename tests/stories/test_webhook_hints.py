@@ -168,6 +168,19 @@ async def test_a_hint_is_not_lost_with_an_answer_that_was_already_on_its_way(
     assert (await service.job(job.id)).status == "COMPLETED"
 
 
+async def test_a_hint_is_not_put_off_by_a_progress_report_that_comes_after_it(serve: Serve, simulate: Simulate) -> None:
+    service, simulator, _ = await holding(serve, simulate)
+    job = await held_job(service, simulator)
+
+    assert (await post_webhook(service, job.url, job.says("completed"), None)).status_code == 200
+    late = job.says("progress", progress=50)
+    assert (await post_webhook(service, job.url, late, sign(late))).status_code == 200
+    await tell(simulator, f"jobs/{job.upstream_id}/finish", announce=False)
+    assert await reconcile.run_once(service.ctx) == 1
+
+    assert (await service.job(job.id)).status == "COMPLETED"
+
+
 async def test_a_poll_that_was_overtaken_by_a_webhook_changes_nothing(serve: Serve, simulate: Simulate) -> None:
     service, simulator, clock = await holding(serve, simulate)
     job, other = [await held_job(service, simulator) for _ in range(2)]

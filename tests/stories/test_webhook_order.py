@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 from itertools import permutations, product
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
@@ -17,6 +18,7 @@ from app.jobs import dispatch, reconcile
 from app.jobs.schedule import AMBIGUOUS_WINDOW
 from app.models import FINAL
 from app.simulator.server import RunningSimulator
+from app.webhooks.receive import apply, read_webhook
 from tests.harness import (
     HeldJob,
     Service,
@@ -212,6 +214,25 @@ async def test_a_webhook_of_another_job_changes_nothing_and_the_job_still_comple
     assert (await post(service, other.url, completed(other))).status_code == 200
     await is_complete(service, other)
     assert (await service.job(one.id)).status == "QUEUED"
+
+
+async def test_of_two_jobs_in_one_transaction_only_one_can_be_taught_an_upstream_id(
+    serve: Serve, simulate: Simulate
+) -> None:
+    service, simulator = await holding(serve, simulate)
+    await tell(simulator, "faults", next=["accept_then_cut"] * 2)
+    one, other = [await held_job(service, simulator) for _ in range(2)]
+    headers = {"x-webhook-signature": sign(completed(one))}
+
+    async with service.ctx.db.transaction() as tx:
+        received = await apply(
+            service.ctx,
+            tx,
+            [read_webhook(service.ctx, UUID(at.id), completed(one), headers) for at in (one, other)],
+        )
+
+    assert [each.outcome for each in received] == ["applied", "other job"]
+    assert (await service.job(other.id)).upstream_id is None
 
 
 async def test_concurrent_copies_of_another_jobs_webhook_are_all_refused(serve: Serve, simulate: Simulate) -> None:
