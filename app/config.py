@@ -72,6 +72,9 @@ class Settings(BaseSettings):
     max_in_flight: int | None = Field(
         None, ge=1, description="Jobs running upstream at once. Unset: what `GET /v2/me` says, else 10."
     )
+    requests_per_minute: int | None = Field(
+        None, ge=1, description="Most requests a minute to the upstream, by all processes together. Unset: no limit."
+    )
     webhook_field: Literal["auto", "webhook_url", "webhookUrl"] = Field(
         "auto", description="The upstream's spelling of the webhook field; `auto` negotiates it."
     )
@@ -79,11 +82,16 @@ class Settings(BaseSettings):
         "poll", description="An unsigned webhook is a hint to poll, or is refused."
     )
     reconcile_after_seconds: float | None = Field(
-        None, gt=0, description="First wait before asking after a job. Unset: 60 with webhooks, 5 in poll-only mode."
+        None,
+        gt=0,
+        description="First wait before asking after a job. Unset: as long as its model takes, by its own history.",
     )
     sweep_seconds: float = Field(5.0, gt=0, description="How often the loops look for due work without a nudge.")
     dispatch_window_hours: float = Field(
         12.0, gt=0, le=23, description="How long a job may wait to be sent; always inside the upstream's 24 hours."
+    )
+    job_deadline_hours: float = Field(
+        24.0, gt=0, le=720, description="How long a job may run upstream before it is given up as FAILED."
     )
     loops: bool = Field(True, description="Whether `serve` runs the background loops too; `worker` always does.")
     pool_size: int = Field(10, ge=2, le=100, description="Database connections per process.")

@@ -19,7 +19,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app import logs, reference, workers
+from app import logs, partitions, reference, workers
 from app.apiframe.signature import WEBHOOK_PATH
 from app.auth import KeyRing
 from app.config import Settings, load_settings
@@ -112,8 +112,9 @@ async def _is_prepared(ctx: Context) -> bool:
     key = ctx.settings.bootstrap_admin_key
     try:
         await ctx.webhook_secrets()
-        if key is not None:
-            async with ctx.db.transaction() as tx:
+        async with ctx.db.transaction() as tx:
+            await partitions.ensure(tx, ctx.now())
+            if key is not None:
                 await ensure_bootstrap_key(tx, key.get_secret_value(), ctx.now())
     except OUTAGES as error:
         if not is_outage(error):

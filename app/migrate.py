@@ -38,8 +38,10 @@ async def current_revision(db: Database) -> str | None:
 
 
 async def upgrade(db: Database, revision: str = "head") -> None:
-    """Run the missing migrations and make the partitions of the next days."""
+    """Run the missing migrations; on the newest schema, make the partitions of the next days."""
     await _run(db, lambda config: command.upgrade(config, revision))
+    if await current_revision(db) != newest_revision():
+        return
     async with db.transaction() as tx:
         await partitions.ensure(tx, datetime.now(UTC))
 

@@ -32,6 +32,12 @@ IN_FLIGHT: Final = "ambiguous_since IS NOT NULL AND status IN ('QUEUED', 'PROCES
 """What holds a slot: sent, perhaps accepted, not known to be over. Slots are counted from rows and so cannot leak."""
 
 
+DURATION_IS_KNOWN: Final = "status = 'COMPLETED' AND accepted_at IS NOT NULL"
+"""Which jobs say how long their model takes."""
+
+STEP_KINDS: Final = ("dispatch", "transition", "poll", "action")
+
+
 def _one_of(column: str, values: tuple[str, ...]) -> str:
     return f"{column} IN ({', '.join(repr(value) for value in values)})"
 
@@ -65,6 +71,7 @@ class Team(Base):
     id: Mapped[UUID] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(unique=True)
     created_at: Mapped[datetime]
+    paused_at: Mapped[datetime | None]  # an operator stopped dispatch for this team; acceptance goes on
 
 
 class ApiKey(Base):
@@ -94,10 +101,43 @@ class UpstreamAccount(Base):
     cap: Mapped[int | None]  # maxConcurrentJobs, as GET /v2/me last said
     webhook_field: Mapped[str | None]  # the spelling that works; NULL while unknown
     webhook_events: Mapped[bool] = mapped_column(server_default=text("true"))  # whether `webhookEvents` is understood
-    paused_until: Mapped[datetime | None]  # nothing is sent before
-    pause_reason: Mapped[str | None]
+    cap_lowered_to: Mapped[int | None]  # what a 429 taught us of the cap, believed for a while
+    cap_lowered_until: Mapped[datetime | None]
+    paused_at: Mapped[datetime | None]  # an operator stopped dispatch; acceptance goes on
+    request_tokens: Mapped[float | None]  # what is left of FRAMEHOOK_REQUESTS_PER_MINUTE, as of the next column
+    request_tokens_at: Mapped[datetime | None]
     trouble: Mapped[str | None]  # what an operator should know, e.g. "webhook signatures do not verify"
     trouble_at: Mapped[datetime | None]
+    updated_at: Mapped[datetime]
+
+
+class UpstreamKey(Base):
+    """The circuit breaker of one upstream key: what holds it back, and whether one job has to go ahead of the others."""
+
+    __tablename__ = "upstream_keys"
+    __table_args__ = (PrimaryKeyConstraint("account", "fingerprint"),)
+
+    account: Mapped[str]
+    fingerprint: Mapped[str]
+    failure_count: Mapped[int] = mapped_column(server_default=text("0"))  # in a row
+    held_until: Mapped[datetime | None]  # nothing is sent under this key before
+    hold_reason: Mapped[str | None]
+    must_probe: Mapped[bool] = mapped_column(server_default=text("false"))  # after the hold one job goes first
+    updated_at: Mapped[datetime]
+
+
+class ModelDuration(Base):
+    """How long a model's generations take, from the upstream's acceptance to its end, by those that completed last."""
+
+    __tablename__ = "model_durations"
+    __table_args__ = (PrimaryKeyConstraint("operation", "model"),)
+
+    operation: Mapped[str]
+    model: Mapped[str]
+    p50_seconds: Mapped[float]
+    p95_seconds: Mapped[float]
+    p99_seconds: Mapped[float]
+    sample_count: Mapped[int]
     updated_at: Mapped[datetime]
 
 
@@ -125,6 +165,8 @@ class Job(Base):
         ),
         Index("ix_jobs_in_flight", "upstream_account", "team_id", postgresql_where=text(IN_FLIGHT)),
         Index("ix_jobs_poll_at", "poll_at", postgresql_where=text("poll_at IS NOT NULL")),
+        Index("ix_jobs_overdue", "team_id", "created_at", "id", postgresql_where=text("overdue_at IS NOT NULL")),
+        Index("ix_jobs_completed", "operation", "model", "completed_at", postgresql_where=text(DURATION_IS_KNOWN)),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
@@ -141,6 +183,7 @@ class Job(Base):
     priority: Mapped[int] = mapped_column(server_default=text("0"))
     callback: Mapped[dict[str, Any] | None]
     idempotency_key: Mapped[str | None]
+    retry_of: Mapped[UUID | None]  # the job that this one tries again
 
     # What the upstream says of it.
     status: Mapped[str]
@@ -155,6 +198,7 @@ class Job(Base):
     upstream_id: Mapped[str | None]  # NULL: not yet accepted upstream, as far as we know
     upstream_key: Mapped[str | None]  # fingerprint of the upstream key that it is sent with
     upstream_request_id: Mapped[str | None]
+    accepted_at: Mapped[datetime | None]  # when we learned that the upstream has it
 
     # Dispatch. `dispatch_at` is when it may be claimed: due time while unleased, the lease's end while leased.
     wire_body: Mapped[bytes]  # the caller's fields; from the first claim on, exactly what is sent
@@ -172,6 +216,12 @@ class Job(Base):
     poll_at: Mapped[datetime | None]
     poll_count: Mapped[int] = mapped_column(server_default=text("0"))
     poll_hinted_at: Mapped[datetime | None]  # when a webhook that may not be believed last moved `poll_at`
+    missing_count: Mapped[int] = mapped_column(SmallInteger, server_default=text("0"))  # 404s in a row to its own key
+    missing_since: Mapped[datetime | None]
+    overdue_at: Mapped[
+        datetime | None
+    ]  # from then on it takes longer than 99 in 100 of its model; NULL once it is over
+    overdue_told: Mapped[bool] = mapped_column(server_default=text("false"))
 
 
 class IdempotencyKey(Base):
@@ -220,6 +270,24 @@ class ReceiptBody(Base):
     received_at: Mapped[datetime]
     headers: Mapped[dict[str, Any]]
     body: Mapped[bytes]
+
+
+class Step(Base):
+    """One thing that happened to a job, for its trace: an attempt to send it, a transition, somebody's action."""
+
+    __tablename__ = "steps"
+    __table_args__ = (
+        PrimaryKeyConstraint("job_id", "at", "id"),
+        CheckConstraint(_one_of("kind", STEP_KINDS), name="kind"),
+        {"postgresql_partition_by": "RANGE (at)"},
+    )
+
+    id: Mapped[UUID]
+    job_id: Mapped[UUID]
+    at: Mapped[datetime]
+    kind: Mapped[str]
+    source: Mapped[str]  # who said or did it: submit, webhook, poll, framehook, or the name of a key
+    data: Mapped[dict[str, Any]]
 
 
 class Secret(Base):

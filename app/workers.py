@@ -10,7 +10,7 @@ from typing import Final
 
 from app import partitions
 from app.context import Context
-from app.jobs import dispatch, reconcile, upstream
+from app.jobs import dispatch, durations, expire, reconcile, upstream
 from app.loop import keep_running
 
 
@@ -31,8 +31,10 @@ async def _ensure_partitions(ctx: Context) -> int:
 
 LOOPS: Final = (
     Loop("dispatch", dispatch.start_once, topics=("dispatch",)),
-    Loop("reconcile", reconcile.run_once, topics=("poll",)),
-    Loop("expire", dispatch.expire_once, every_seconds=60),
+    Loop("reconcile", reconcile.start_once, topics=("poll",)),
+    Loop("expire", expire.run_once, every_seconds=60),
+    Loop("durations", durations.refresh_once, every_seconds=60),
+    Loop("overdue", durations.tell_overdue_once, every_seconds=15),
     Loop("upstream", upstream.refresh_once, every_seconds=900),
     Loop("partitions", _ensure_partitions, every_seconds=3600),
 )

@@ -67,6 +67,7 @@ async def fingerprint(database: Database) -> list[Any]:
                 FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
                 LEFT JOIN pg_attrdef d ON (d.adrelid, d.adnum) = (a.attrelid, a.attnum)
                 WHERE c.relnamespace = 'public'::regnamespace AND NOT c.relispartition AND a.attnum > 0
+                    AND NOT a.attisdropped
                 UNION ALL
                 SELECT conrelid::regclass::text, 'constraint', conname, pg_get_constraintdef(pg_constraint.oid)
                 FROM pg_constraint JOIN pg_class c ON c.oid = conrelid

@@ -81,6 +81,31 @@ def observe_payload(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class JobPage:
+    """One page of the account's jobs: those that say all there is to say of them, by their ids."""
+
+    jobs: dict[str, Mapping[str, Any]]
+    next_cursor: str | None
+    oldest: datetime | None  # when the last job of the page was created
+
+
+def read_page(payload: Mapping[str, Any]) -> JobPage:
+    """Read an answer of `GET /v2/jobs`. A completed job without its result is left out: only a single poll tells it."""
+    listed = payload.get("jobs")
+    jobs = [job for job in listed if isinstance(job, dict)] if isinstance(listed, list) else []
+    cursor = _text(payload.get("nextCursor")) if payload.get("hasMore", True) else None
+    return JobPage(
+        jobs={job["id"]: job for job in jobs if isinstance(job.get("id"), str) and _says_all(job)},
+        next_cursor=cursor if jobs else None,
+        oldest=_time(jobs[-1].get("createdAt")) if jobs else None,
+    )
+
+
+def _says_all(job: Mapping[str, Any]) -> bool:
+    return _status(job) != "COMPLETED" or "result" in job
+
+
 def event_of(payload: Mapping[str, Any]) -> str | None:
     """The event that a webhook says it is, cut to what a log line wants."""
     event = payload.get("event")

@@ -5,9 +5,9 @@ All counting happens under the lock of the upstream account's row, in a statemen
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID, uuid4
 
@@ -18,8 +18,11 @@ from app.apiframe.signature import fingerprint, webhook_url
 from app.apiframe.spelling import POLL_ONLY, Spelling, next_spelling
 from app.context import Context
 from app.db import AnyRow
+from app.jobs import breaker
 from app.jobs.queries import account, dispatch
+from app.jobs.queries import breaker as queries
 from app.jobs.queries.dispatch import Sending
+from app.jobs.requests import allowance, spend
 from app.jobs.schedule import AMBIGUOUS_WINDOW
 
 DEFAULT_CAP: Final = 10
@@ -39,6 +42,8 @@ class Claim:
     webhook_url: str | None
     api_key: str
     remembered: bool  # all processes know already that this spelling works
+    troubled: bool  # the key failed lately, so that a success is news
+    attempt: int  # how often the job was claimed, this time included
 
     def respelled(self, refusal: Refusal) -> Claim:
         """The same job under another spelling and a derived key, which is safe since the upstream holds none of it."""
@@ -46,7 +51,7 @@ class Claim:
         trail = (*self.trail, spelling)
         body = spelling.respelled(self.body, self.webhook_url)
         wire_key = f"{self.job_id}:{len(trail)}"
-        return replace(self, body=body, trail=trail, wire_key=wire_key, remembered=False)
+        return replace(self, body=body, trail=trail, wire_key=wire_key, remembered=False, attempt=self.attempt + 1)
 
 
 async def claim_inline(ctx: Context, tx: AsyncConnection, job_ids: Sequence[UUID]) -> list[Claim | None]:
@@ -56,29 +61,63 @@ async def claim_inline(ctx: Context, tx: AsyncConnection, job_ids: Sequence[UUID
 
 
 async def claim_jobs(ctx: Context, tx: AsyncConnection, *, wanted: Sequence[UUID] | None = None) -> list[Claim]:
-    """Lease jobs up to the cap, freezing the wire of those that were never sent. Holds the account's row until commit."""
+    """Lease jobs up to the cap, freezing the wire of those that were never sent. Holds the account's row until commit.
+
+    Nothing while dispatch is paused; nothing under a key that is held, and one job under a key that has to be probed;
+    never more than the request limit leaves, less one for whoever asks after jobs.
+    """
     now = ctx.now()
     state = await account.lock_account(tx, ctx.account, now)
-    if state.paused_until is not None and state.paused_until > now:
+    troubled = await queries.list_troubled(tx, ctx.account)
+    keys = breaker.sendable(troubled, ctx.upstream_keys, now)
+    allowed = allowance(ctx, state)
+    most = max(allowed - 1, 1) if allowed >= 1 else 0
+    if state.paused_at is not None or not keys or not most:
         return []
-    cap = ctx.settings.max_in_flight or state.cap or DEFAULT_CAP
     rows = await dispatch.lock_dispatchable(
         tx,
         account=ctx.account,
-        cap=cap,
-        keys=list(ctx.upstream_keys),
+        cap=_cap(ctx, state, now),
+        keys=keys,
+        fresh=fingerprint(ctx.upstream_key) in keys,
         wanted=wanted,
         now=now,
         ambiguous_after=now - AMBIGUOUS_WINDOW,
     )
     known = Spelling(state.webhook_field, state.webhook_events) if state.webhook_field else None
     secrets = await ctx.webhook_secrets()
-    claims = [_freeze(ctx, row, known, secrets[0]) for row in rows]
+    claims = [_freeze(ctx, row, known, secrets[0], troubled) for row in rows[: int(min(most, len(rows)))]]
+    claims = await _probing(ctx, tx, claims, troubled)
     await lease(ctx, tx, claims)
+    await spend(ctx, tx, allowed, len(claims))
     return claims
 
 
-def _freeze(ctx: Context, row: AnyRow, known: Spelling | None, secret: bytes) -> Claim:
+def _cap(ctx: Context, state: AnyRow, now: datetime) -> int:
+    cap = ctx.settings.max_in_flight or state.cap or DEFAULT_CAP
+    lowered = state.cap_lowered_until is not None and state.cap_lowered_until > now
+    return min(cap, state.cap_lowered_to) if lowered else cap
+
+
+async def _probing(
+    ctx: Context, tx: AsyncConnection, claims: Sequence[Claim], troubled: Mapping[str, AnyRow]
+) -> list[Claim]:
+    """Keep one claim of each key that has to be probed, which holds that key for as long as its lease."""
+    kept = []
+    probed: set[str] = set()
+    for claim in claims:
+        key = fingerprint(claim.api_key)
+        if key in troubled and troubled[key].must_probe:
+            if key in probed:
+                continue
+            probed.add(key)
+            until = ctx.now() + timedelta(seconds=ctx.settings.lease_seconds)
+            await queries.begin_probe(tx, ctx.account, key, until=until, now=ctx.now())
+        kept.append(claim)
+    return kept
+
+
+def _freeze(ctx: Context, row: AnyRow, known: Spelling | None, secret: bytes, troubled: Mapping[str, AnyRow]) -> Claim:
     """The wire as it was frozen by the first claim, or else as it is frozen by this one.
 
     A job that was certainly never received may go under the current key; any other only under the key that sent it.
@@ -91,6 +130,7 @@ def _freeze(ctx: Context, row: AnyRow, known: Spelling | None, secret: bytes) ->
     else:
         trail = tuple(Spelling.parse(text) for text in row.wire_webhook.split())
         body, wire_key = bytes(row.wire_body), row.wire_key
+    api_key = ctx.upstream_key if row.ambiguous_since is None else ctx.upstream_keys[row.upstream_key]
     return Claim(
         job_id=row.id,
         lease=uuid4(),
@@ -99,8 +139,10 @@ def _freeze(ctx: Context, row: AnyRow, known: Spelling | None, secret: bytes) ->
         wire_key=wire_key,
         trail=trail,
         webhook_url=url,
-        api_key=ctx.upstream_key if row.ambiguous_since is None else ctx.upstream_keys[row.upstream_key],
+        api_key=api_key,
         remembered=trail[-1] == known,
+        troubled=fingerprint(api_key) in troubled,
+        attempt=row.dispatch_count + 1,
     )
 
 

@@ -11,8 +11,8 @@ import asyncio
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Any, Final, Literal
+from datetime import timedelta
+from typing import Any, Literal
 from uuid import UUID
 
 import structlog
@@ -23,29 +23,18 @@ from app.apiframe.errors import Refusal, Unclear
 from app.apiframe.spelling import POLL_ONLY
 from app.apiframe.wire import Observation, observe_payload
 from app.context import Context
+from app.jobs.attempts import Sent, post
 from app.jobs.claim import Claim, claim_inline, claim_jobs, lease
+from app.jobs.learning import learn
 from app.jobs.observe import LockedJob, Observed, lock_jobs, observe, topics
-from app.jobs.queries import account, dispatch
+from app.jobs.queries import dispatch
 from app.jobs.queries.dispatch import Release
+from app.jobs.queries.steps import Step, insert_steps
 from app.jobs.refusals import Fate, error_code, fate_of
-from app.jobs.schedule import AMBIGUOUS_WINDOW, OUT_OF_CREDITS_SECONDS, PAUSE_SECONDS, retry_seconds
+from app.jobs.schedule import OUT_OF_CREDITS_SECONDS, PAUSE_SECONDS, retry_seconds
 from app.models import Status
 
 log = structlog.get_logger()
-
-HOPELESS_AT_ONCE: Final = 100
-
-_NEVER_SENT: Final = ("dispatch_window_passed", "It could not be sent upstream in time")
-_UNKNOWN: Final = ("submission_unknown", "The upstream never said whether it accepted this job")
-
-
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """What came of one POST. `blames_key`: the upstream refuses our key as such, not this request."""
-
-    claim: Claim
-    result: Answer | Refusal | Unclear
-    blames_key: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,10 +98,11 @@ async def _start_claimed(ctx: Context) -> list[asyncio.Task[Settlement]]:
 async def send(ctx: Context, claim: Claim) -> Settlement:
     """POST a claimed job, record what came of it, tell whoever waits. Goes on at once where only a spelling was wrong."""
     while True:
-        started_at = ctx.now()
-        sent = await _post(ctx, claim)
+        sent = await post(ctx, claim)
         settlement = await ctx.batched(record, sent)
-        _log_attempt(sent, settlement, (ctx.now() - started_at).total_seconds())
+        log.info(
+            "job.dispatched", job=str(claim.job_id), status=settlement.status, **sent.told(settlement.decision.verdict)
+        )
         if settlement.observed:
             ctx.notify.nudge(topics([settlement.observed]))
         # What was learned serves other jobs; this one's caller need not wait for it.
@@ -122,62 +112,22 @@ async def send(ctx: Context, claim: Claim) -> Settlement:
         claim = settlement.decision.again
 
 
-async def _post(ctx: Context, claim: Claim) -> Sent:
-    try:
-        return Sent(claim, await ctx.upstream.submit(claim.api_key, claim.operation, claim.body, claim.wire_key))
-    except Unclear as unclear:
-        return Sent(claim, unclear)
-    except Refusal as refusal:
-        blames_key = refusal.status == 401 or (refusal.status == 403 and await _key_is_refused(ctx, claim.api_key))
-        return Sent(claim, refusal, blames_key)
-
-
-async def _key_is_refused(ctx: Context, api_key: str) -> bool:
-    """Whether a 403 was about our key: then `GET /v2/me` repeats it. No answer is not the caller's fault either."""
-    try:
-        await ctx.upstream.me(api_key)
-    except Refusal as refusal:
-        return refusal.status in (401, 403)
-    except Unclear:
-        return True
-    return False
-
-
 async def _learn(ctx: Context, sent: Sent, decision: Decision) -> None:
-    """Share what an attempt taught us of the upstream: the spelling that works, a key that does not, a URL it refuses."""
-    last = sent.claim.trail[-1]
-    spelling_is_news = decision.verdict == "accepted" and last.field is not None and not sent.claim.remembered
     url_is_refused = decision.again is not None and decision.again.trail[-1] == POLL_ONLY
-    if not (spelling_is_news or url_is_refused or decision.verdict == "pause"):
-        return
-    now = ctx.now()
-    async with ctx.db.transaction() as tx:
-        if spelling_is_news:
-            await account.remember_spelling(tx, ctx.account, field=last.field, events=last.events, now=now)
-        elif url_is_refused:
-            await account.note_trouble(tx, ctx.account, f"the webhook URL is refused: {sent.result}", now)
-        else:
-            until, reason = now + timedelta(seconds=PAUSE_SECONDS), f"our key is refused: {sent.result}"
-            await account.pause_account(tx, ctx.account, until=until, reason=reason, now=now)
+    await learn(ctx, sent, accepted=decision.verdict == "accepted", url_is_refused=url_is_refused)
 
 
-def _log_attempt(sent: Sent, settlement: Settlement, seconds: float) -> None:
-    log.info(
-        "job.dispatched",
-        job=str(sent.claim.job_id),
-        verdict=settlement.decision.verdict,
-        status=settlement.status,
-        spelling=str(sent.claim.trail[-1]),
-        said=None if isinstance(sent.result, Answer) else str(sent.result),
-        request_id=None if isinstance(sent.result, Unclear) else sent.result.request_id,
-        seconds=round(seconds, 3),
-    )
+def _step(sent: Sent, decision: Decision) -> Step:
+    """The attempt as the job's trace shows it."""
+    told = sent.told(decision.verdict) | {"startedAt": sent.started_at}
+    return Step(job_id=sent.claim.job_id, at=sent.ended_at, kind="dispatch", source="submit", data=told)
 
 
 async def record(ctx: Context, tx: AsyncConnection, attempts: Sequence[Sent]) -> list[Settlement]:
     """Write down what came of attempts. Nothing is taken back by an attempt whose lease is no longer the job's."""
     jobs = await lock_jobs(tx, [sent.claim.job_id for sent in attempts])
     made = [_decide(ctx, sent, jobs[sent.claim.job_id]) for sent in attempts]
+    await insert_steps(tx, [_step(sent, one) for sent, one in zip(attempts, made, strict=True)])
     await dispatch.record_refusals(tx, {one.seen.job_id: one.refusal for one in made if one.seen and one.refusal})
     await dispatch.release_jobs(tx, [one.release for one in made if one.release], now=ctx.now())
     await lease(ctx, tx, [one.again for one in made if one.again])
@@ -237,29 +187,3 @@ def _refused(ctx: Context, claim: Claim, refusal: Refusal) -> Observation:
         error_code=error_code(refusal),
         request_id=refusal.request_id,
     )
-
-
-async def expire_once(ctx: Context) -> int:
-    """End jobs that may not be sent any more: unsent for the whole dispatch window, or ambiguous for almost 24 hours."""
-    now = ctx.now()
-    async with ctx.db.transaction() as tx:
-        rows = await dispatch.list_hopeless(
-            tx,
-            unsent_before=now - timedelta(hours=ctx.settings.dispatch_window_hours),
-            ambiguous_before=now - AMBIGUOUS_WINDOW,
-            limit=HOPELESS_AT_ONCE,
-        )
-        jobs = await lock_jobs(tx, [row.id for row in rows])
-        seen = [
-            _gave_up(job, now) for row in rows if not (job := jobs[row.id]).state.settled and job.sent == row.ambiguous
-        ]
-        observed = await observe(ctx, tx, jobs, seen)
-    for one in observed:
-        log.warning("job.observed", job=str(one.seen.job_id), source="framehook", error_code=one.after.error_code)
-    ctx.notify.nudge(topics(observed))
-    return len(observed)
-
-
-def _gave_up(job: LockedJob, now: datetime) -> Observation:
-    code, error = _UNKNOWN if job.sent else _NEVER_SENT
-    return Observation(job_id=job.id, source="framehook", at=now, status="FAILED", error=error, error_code=code)

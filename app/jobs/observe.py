@@ -15,7 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.apiframe.wire import Observation
 from app.context import Context
 from app.jobs.queries import door
-from app.jobs.schedule import poll_seconds
+from app.jobs.queries.steps import Step, insert_steps
+from app.jobs.schedule import Expected, expected_of, poll_seconds
 from app.jobs.states import JobState, Outcome, judge
 
 
@@ -26,7 +27,10 @@ class LockedJob:
     id: UUID
     state: JobState
     team_id: UUID
-    sent: bool
+    created_at: datetime
+    accepted_at: datetime | None
+    ambiguous_since: datetime | None
+    expected: Expected
     hinted: bool
     poll_count: int
     poll_at: datetime | None
@@ -35,6 +39,13 @@ class LockedJob:
     dispatch_count: int
     refusable: bool
     refusal: Mapping[str, object] | None
+    missing_count: int
+    missing_since: datetime | None
+
+    @property
+    def sent(self) -> bool:
+        """Whether the upstream may ever have received it."""
+        return self.ambiguous_since is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +70,12 @@ async def lock_jobs(tx: AsyncConnection, job_ids: Iterable[UUID]) -> dict[UUID, 
         row.id: LockedJob(
             id=row.id,
             team_id=row.team_id,
-            sent=row.sent,
+            created_at=row.created_at,
+            accepted_at=row.accepted_at,
+            ambiguous_since=row.ambiguous_since,
+            expected=Expected(row.p50_seconds, row.p95_seconds, row.p99_seconds)
+            if row.p50_seconds is not None
+            else expected_of(row.operation),
             hinted=row.hinted,
             poll_count=row.poll_count,
             poll_at=row.poll_at,
@@ -68,6 +84,8 @@ async def lock_jobs(tx: AsyncConnection, job_ids: Iterable[UUID]) -> dict[UUID, 
             dispatch_count=row.dispatch_count,
             refusable=row.refusable,
             refusal=row.refusal,
+            missing_count=row.missing_count,
+            missing_since=row.missing_since,
             state=JobState(
                 status=row.status,
                 progress=row.progress,
@@ -101,15 +119,36 @@ async def observe(
         if after != before or one.source == "poll":
             heard[job.id] = one
         observed.append(Observed(one, outcome, before, after))
-    await door.update_observed(
-        tx,
-        [
-            door.ObservedRow(job_id, states[job_id], _poll_at(ctx, jobs[job_id], states[job_id], last), last.request_id)
-            for job_id, last in sorted(heard.items())
-        ],
-        now=ctx.now(),
-    )
+    rows = [_row(ctx, jobs[job_id], states[job_id], last) for job_id, last in sorted(heard.items())]
+    await door.update_observed(tx, rows, now=ctx.now())
+    await insert_steps(tx, [_step(ctx, one) for one in observed if _is_transition(one)])
     return observed
+
+
+def _row(ctx: Context, job: LockedJob, state: JobState, last: Observation) -> door.ObservedRow:
+    accepted = state.upstream_id is not None and not state.final
+    overdue_at = ctx.now() + timedelta(seconds=job.expected.p99) if accepted else None
+    return door.ObservedRow(job.id, state, _poll_at(ctx, job, state, last), overdue_at, last.request_id)
+
+
+def _is_transition(one: Observed) -> bool:
+    """Whether a trace should tell of it: progress alone is in the receipts."""
+    before, after = one.before, one.after
+    said = (after.status, after.upstream_id, after.concluded_by)
+    return said != (before.status, before.upstream_id, before.concluded_by)
+
+
+def _step(ctx: Context, one: Observed) -> Step:
+    after = one.after
+    data = {
+        "from": one.before.status,
+        "to": after.status,
+        "progress": after.progress,
+        "upstreamId": after.upstream_id,
+        "errorCode": after.error_code,
+        "concludedBy": after.concluded_by,
+    }
+    return Step(job_id=one.seen.job_id, at=ctx.now(), kind="transition", source=one.seen.source, data=data)
 
 
 def _may_not_teach(job: LockedJob, state: JobState, seen: Observation, taken: Mapping[str, UUID]) -> str | None:
@@ -138,7 +177,7 @@ def _poll_at(ctx: Context, job: LockedJob, state: JobState, last: Observation) -
     At once where an unsigned hint came before we knew whom to ask, and where a submission had to be repeated: what the
     upstream said in between may have been lost.
     """
-    if state.upstream_id is None or state.concluded_by == "upstream":
+    if state.upstream_id is None or state.concluded_by == "upstream" or _is_past_asking(ctx, job, state):
         return None
     early_hint = job.hinted and job.state.upstream_id is None
     if last.source == "poll" and job.poll_at not in (None, last.asked_until):
@@ -146,9 +185,17 @@ def _poll_at(ctx: Context, job: LockedJob, state: JobState, last: Observation) -
         return job.poll_at
     if early_hint or (last.source == "submit" and job.lease_token != job.ambiguous_by):
         return ctx.now()
-    regular = ctx.now() + timedelta(seconds=poll_seconds(ctx.settings, job.poll_count))
+    regular = ctx.now() + timedelta(seconds=poll_seconds(ctx.settings, job.expected, job.poll_count))
     # A hint may have been about the end, which a progress report that comes after it is not.
     return min(regular, job.poll_at) if last.source == "webhook" and job.hinted and job.poll_at else regular
+
+
+def _is_past_asking(ctx: Context, job: LockedJob, state: JobState) -> bool:
+    """Whether we gave up a job that the upstream had long enough to end."""
+    deadline = timedelta(hours=ctx.settings.job_deadline_hours)
+    return state.final and (
+        state.error_code == "upstream_lost" or (job.accepted_at or ctx.now()) < ctx.now() - deadline
+    )
 
 
 def topics(observed: Iterable[Observed]) -> set[str]:

@@ -43,17 +43,21 @@ async def _missing(ctx: Context) -> list[str]:
 
 
 async def _degraded(ctx: Context) -> list[str]:
+    now = ctx.now()
     async with ctx.db.reading() as connection:
         account = (await connection.execute(_ACCOUNT, {"account": ctx.account})).one_or_none()
-    now = ctx.now()
+        held = (await connection.execute(_HELD, {"account": ctx.account, "now": now})).all()
+        teams = (await connection.execute(_PAUSED_TEAMS)).all()
     notes = ["poll-only: PUBLIC_BASE_URL is not reachable for the upstream"] if ctx.settings.poll_only else []
-    if account is not None and account.paused_until is not None and account.paused_until > now:
-        notes.append(f"dispatch is paused: {account.pause_reason}")
+    notes += [f"dispatch is paused: {key.hold_reason}" for key in held]
+    if account is not None and account.paused_at is not None:
+        notes.append("dispatch is paused by an operator: framehook resume")
+    notes += [f"dispatch is paused by an operator for the team {team.name}" for team in teams]
     if account is not None and account.trouble_at is not None and account.trouble_at > now - TROUBLE_SHOWN:
         notes.append(account.trouble)
     return notes
 
 
-_ACCOUNT: Final = text(
-    "SELECT paused_until, pause_reason, trouble, trouble_at FROM upstream_accounts WHERE id = :account"
-)
+_ACCOUNT: Final = text("SELECT paused_at, trouble, trouble_at FROM upstream_accounts WHERE id = :account")
+_HELD: Final = text("SELECT hold_reason FROM upstream_keys WHERE account = :account AND held_until > :now")
+_PAUSED_TEAMS: Final = text("SELECT name FROM teams WHERE paused_at IS NOT NULL ORDER BY name LIMIT 100")

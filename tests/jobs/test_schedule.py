@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.config import Settings, load_settings
-from app.jobs.schedule import AMBIGUOUS_WINDOW, poll_seconds, retry_seconds
+from app.jobs.schedule import AMBIGUOUS_WINDOW, Expected, expected_of, poll_seconds, retry_seconds
 
 unhurried = settings(deadline=None)  # a busy machine is not a failure
 
@@ -50,21 +50,32 @@ def test_callers_that_failed_together_do_not_all_come_back_together() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "first", "longest"),
+    ("values", "first", "second", "longest"),
     [
-        ({}, 60, 300),
-        ({"public_base_url": None}, 5, 30),
-        ({"apiframe_base_url": "https://api.apiframe.ai"}, 5, 30),  # a remote upstream cannot reach our loopback
-        ({"reconcile_after_seconds": 2}, 2, 300),
-        ({"reconcile_after_seconds": 900}, 900, 900),
+        ({}, 95, 10, 300),
+        ({"public_base_url": None}, 50, 3, 30),
+        ({"apiframe_base_url": "https://api.apiframe.ai"}, 50, 3, 30),  # a remote upstream cannot reach our loopback
+        ({"reconcile_after_seconds": 2}, 2, 2, 300),
+        ({"reconcile_after_seconds": 900}, 900, 10, 300),
     ],
     ids=["webhooks", "no address", "loopback address", "set", "set beyond the longest"],
 )
-def test_polls_grow_rarer_from_the_first_wait_to_the_longest(
-    values: dict[str, Any], first: float, longest: float
+def test_the_first_poll_comes_when_the_job_should_be_over_and_the_later_ones_grow_rarer(
+    values: dict[str, Any], first: float, second: float, longest: float
 ) -> None:
-    waits = [poll_seconds(service_settings(**values), polls) for polls in range(60)]
+    expected = Expected(p50=50, p95=95, p99=99)
 
-    assert waits[0] == first
+    waits = [poll_seconds(service_settings(**values), expected, polls) for polls in range(60)]
+
+    assert waits[:2] == [first, second]
     assert waits[-1] == longest
-    assert all(before <= after <= longest for before, after in pairwise(waits))
+    assert all(before <= after <= longest for before, after in pairwise(waits[1:]))
+
+
+def test_a_model_that_is_over_at_once_is_not_asked_after_at_once() -> None:
+    assert poll_seconds(service_settings(), Expected(p50=0, p95=0, p99=0), 0) == 2
+
+
+def test_an_operation_without_history_is_expected_to_take_as_long_as_its_kind() -> None:
+    assert expected_of("images/upscale").p95 < expected_of("music/generate").p95 < expected_of("videos/edit").p95
+    assert expected_of("holograms/generate") == expected_of("videos/generate")

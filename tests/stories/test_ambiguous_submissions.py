@@ -9,9 +9,9 @@ import pytest
 
 from app.apiframe.errors import Refusal, Unclear
 from app.clock import SettableClock
-from app.jobs import dispatch, reconcile
+from app.jobs import dispatch, expire, reconcile
+from app.jobs.attempts import Sent
 from app.jobs.claim import claim_jobs
-from app.jobs.dispatch import Sent
 from app.simulator.server import RunningSimulator
 from tests.harness import FLUX, SIMULATOR_KEY, Service, books, eventually, tell
 
@@ -107,7 +107,7 @@ async def test_a_job_of_unknown_fate_is_never_sent_under_another_key(
     clock.advance(3600)
     assert await dispatch.run_once(after.ctx) == 0
     clock.advance(24 * 3600)
-    await dispatch.expire_once(after.ctx)
+    await expire.run_once(after.ctx)
 
     job = await after.job(job_id)
     assert (job.status, job.error_code) == ("FAILED", "submission_unknown")
@@ -146,7 +146,7 @@ async def test_our_own_conclusion_yields_once_to_the_upstreams_late_word(
     await tell(simulator, "faults", next=["accept_then_cut"])
     job_id = await service.caller.accepted()
     clock.advance(24 * 3600)
-    await dispatch.expire_once(service.ctx)
+    await expire.run_once(service.ctx)
     assert (await service.job(job_id)).concluded_by == "framehook"
 
     (job,) = (await books(simulator))["jobs"]
@@ -171,18 +171,18 @@ async def test_only_the_attempt_that_made_a_job_ambiguous_takes_it_back_and_only
         return claimed
 
     refused = await claim()
-    await ctx.batched(dispatch.record, Sent(refused, busy))
+    await ctx.batched(dispatch.record, Sent(refused, busy, ctx.now(), ctx.now()))
     assert (await service.job(job_id)).ambiguous_since is None
 
     clock.advance(60)
     unclear = await claim()
-    await ctx.batched(dispatch.record, Sent(unclear, Unclear("timeout")))
+    await ctx.batched(dispatch.record, Sent(unclear, Unclear("timeout"), ctx.now(), ctx.now()))
     since = (await service.job(job_id)).ambiguous_since
     assert since is not None
 
     clock.advance(60)
     again = await claim()
-    await ctx.batched(dispatch.record, Sent(again, busy))
+    await ctx.batched(dispatch.record, Sent(again, busy, ctx.now(), ctx.now()))
     assert (await service.job(job_id)).ambiguous_since == since
 
 
@@ -201,7 +201,7 @@ async def test_an_outcome_is_not_recorded_under_a_lease_that_is_no_longer_the_jo
     late, current = claims
     rejected = Refusal(400, {"error": "Validation failed"}, retry_after_seconds=None, request_id=None)
 
-    settlement = await ctx.batched(dispatch.record, Sent(late, rejected))
+    settlement = await ctx.batched(dispatch.record, Sent(late, rejected, ctx.now(), ctx.now()))
 
     job = await service.job(job_id)
     assert settlement.decision.verdict == "not ours"

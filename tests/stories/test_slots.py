@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from app.clock import SettableClock
-from app.jobs import dispatch, upstream
+from app.jobs import dispatch, expire, upstream
 from app.simulator.server import RunningSimulator
 from tests.harness import FLUX, Service, books, eventually, tell
 
@@ -152,10 +152,10 @@ async def test_a_job_that_could_not_be_sent_for_the_whole_window_fails_and_says_
     await service.caller.accepted(FLUX)
     waiting = await service.caller.accepted(FLUX)
     clock.advance(2 * 3600 - 60)
-    assert await dispatch.expire_once(service.ctx) == 0
+    assert await expire.run_once(service.ctx) == 0
 
     clock.advance(120)
-    assert await dispatch.expire_once(service.ctx) == 1
+    assert await expire.run_once(service.ctx) == 1
 
     job = await service.caller.read(waiting)
     assert (job["status"], job["errorCode"]) == ("FAILED", "dispatch_window_passed")

@@ -14,7 +14,7 @@ import pytest
 
 from app.apiframe.signature import webhook_url
 from app.clock import SettableClock
-from app.jobs import dispatch, reconcile
+from app.jobs import dispatch, expire, reconcile
 from app.jobs.schedule import AMBIGUOUS_WINDOW
 from app.models import FINAL
 from app.simulator.server import RunningSimulator
@@ -266,7 +266,7 @@ async def test_our_own_conclusion_yields_to_a_late_webhook_once(serve: Serve, si
     await tell(simulator, "faults", next=["accept_then_cut"])
     job = await held_job(service, simulator)
     clock.advance(AMBIGUOUS_WINDOW.total_seconds() + 60)
-    assert await dispatch.expire_once(service.ctx) == 1
+    assert await expire.run_once(service.ctx) == 1
     given_up = await said_of(service, job.id)
     assert (given_up.status, given_up.error_code) == ("FAILED", "submission_unknown")
 
@@ -288,7 +288,7 @@ async def test_a_job_that_we_gave_up_is_asked_after_once_a_webhook_says_that_the
     await tell(simulator, "faults", next=["accept_then_cut"])
     job = await held_job(service, simulator)
     clock.advance(AMBIGUOUS_WINDOW.total_seconds() + 60)
-    assert await dispatch.expire_once(service.ctx) == 1
+    assert await expire.run_once(service.ctx) == 1
 
     await post(service, job.url, progress(job, 50))
     await tell(simulator, f"jobs/{job.upstream_id}/finish", announce=False)

@@ -9,6 +9,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db import AnyRow
+from app.models import IN_FLIGHT
 
 TROUBLE_EVERY: Final = timedelta(minutes=1)
 
@@ -26,7 +27,11 @@ async def lock_account(tx: AsyncConnection, account: str, now: datetime) -> AnyR
 
 
 _LOCK_ACCOUNT: Final = text(
-    "SELECT cap, webhook_field, webhook_events, paused_until FROM upstream_accounts WHERE id = :account FOR UPDATE"
+    """
+    SELECT cap, cap_lowered_to, cap_lowered_until, webhook_field, webhook_events, paused_at, request_tokens,
+        request_tokens_at
+    FROM upstream_accounts WHERE id = :account FOR UPDATE
+    """
 )
 
 
@@ -46,16 +51,41 @@ async def update_account(
     )
 
 
-async def pause_account(tx: AsyncConnection, account: str, *, until: datetime, reason: str, now: datetime) -> None:
-    """Send nothing before `until`."""
+async def set_paused(tx: AsyncConnection, account: str, *, since: datetime | None, now: datetime) -> None:
+    """Stop dispatch for everybody, or let it go on. The account's row is locked, and so there."""
     await tx.execute(
-        text(
-            """
-            UPDATE upstream_accounts SET paused_until = :until, pause_reason = :reason, updated_at = :now
-            WHERE id = :account
-            """
-        ),
-        {"account": account, "until": until, "reason": reason, "now": now},
+        text("UPDATE upstream_accounts SET paused_at = :since, updated_at = :now WHERE id = :account"),
+        {"account": account, "since": since, "now": now},
+    )
+
+
+async def set_team_paused(tx: AsyncConnection, team: str, *, since: datetime | None) -> bool:
+    """Stop dispatch for a team, or let it go on; False if there is no team of that name."""
+    done = await tx.execute(
+        text("UPDATE teams SET paused_at = :since WHERE name = :team"), {"team": team, "since": since}
+    )
+    return done.rowcount == 1
+
+
+async def lower_cap(tx: AsyncConnection, account: str, *, until: datetime, now: datetime) -> None:
+    """Believe for a while that no more jobs may run than run now: the upstream just refused one more."""
+    await tx.execute(_LOWER_CAP, {"account": account, "until": until, "now": now})
+
+
+_LOWER_CAP: Final = text(
+    f"""
+    UPDATE upstream_accounts SET cap_lowered_until = :until, updated_at = :now, cap_lowered_to = greatest(
+        (SELECT count(*) FROM jobs WHERE upstream_account = :account AND {IN_FLIGHT}), 1)
+    WHERE id = :account
+    """  # noqa: S608 - the only part put in is a constant of ours
+)
+
+
+async def write_tokens(tx: AsyncConnection, account: str, tokens: float, now: datetime) -> None:
+    """Write down what is left of the request limit. The account's row is locked."""
+    await tx.execute(
+        text("UPDATE upstream_accounts SET request_tokens = :tokens, request_tokens_at = :now WHERE id = :account"),
+        {"account": account, "tokens": tokens, "now": now},
     )
 
 

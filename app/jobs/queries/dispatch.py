@@ -22,11 +22,15 @@ async def lock_dispatchable(
     account: str,
     cap: int,
     keys: Sequence[str],
+    fresh: bool,
     wanted: Sequence[UUID] | None,
     now: datetime,
     ambiguous_after: datetime,
 ) -> Sequence[AnyRow]:
     """Lock the jobs that may be sent now: those whose fate is unknown, which hold a slot, then as many as slots are free.
+
+    Of the first only those sent under one of `keys`, of the others only where `fresh`. They come in the order in which
+    their turn is. Teams that an operator paused are left out.
 
     One that became ambiguous before `ambiguous_after` is left out: the upstream may have forgotten its key.
 
@@ -37,6 +41,7 @@ async def lock_dispatchable(
         "account": account,
         "cap": cap,
         "keys": keys,
+        "fresh": fresh,
         "wanted": wanted,
         "now": now,
         "ambiguous_after": ambiguous_after,
@@ -51,12 +56,16 @@ _LOCK_DISPATCHABLE: Final = text(
         WHERE upstream_account = :account AND {IN_FLIGHT}
         GROUP BY team_id
     ), again AS (
-        SELECT id FROM jobs
+        SELECT jobs.id, row_number() OVER (ORDER BY dispatch_at) AS place
+        FROM jobs JOIN teams ON teams.id = jobs.team_id AND teams.paused_at IS NULL
         WHERE upstream_account = :account AND dispatch_at <= :now AND ambiguous_since IS NOT NULL
             AND upstream_key = ANY(CAST(:keys AS text[])) AND ambiguous_since > :ambiguous_after
         ORDER BY dispatch_at LIMIT CAST(:cap AS integer)
-    ), fresh AS (
-        SELECT waiting.id
+    ), ranked AS (
+        SELECT waiting.id, waiting.priority, waiting.created_at,
+            coalesce(load.running, 0) + row_number() OVER (
+                PARTITION BY teams.id ORDER BY waiting.priority DESC, waiting.created_at, waiting.id
+            ) AS turn
         FROM teams
         CROSS JOIN LATERAL (
             SELECT id, priority, created_at FROM jobs
@@ -66,20 +75,22 @@ _LOCK_DISPATCHABLE: Final = text(
             ORDER BY priority DESC, created_at, id LIMIT CAST(:cap AS integer)
         ) AS waiting
         LEFT JOIN load ON load.team_id = teams.id
-        ORDER BY
-            coalesce(load.running, 0) + row_number() OVER (
-                PARTITION BY teams.id ORDER BY waiting.priority DESC, waiting.created_at, waiting.id
-            ),
-            waiting.priority DESC, waiting.created_at, waiting.id
+        WHERE CAST(:fresh AS boolean) AND teams.paused_at IS NULL
+    ), fresh AS (
+        SELECT id, row_number() OVER (ORDER BY turn, priority DESC, created_at, id) AS place
+        FROM ranked ORDER BY place
         LIMIT greatest(CAST(:cap AS integer) - (SELECT coalesce(sum(running), 0) FROM load), 0)
+    ), chosen AS (
+        SELECT id, 0 AS rank, place FROM again UNION ALL SELECT id, 1, place FROM fresh
     )
-    SELECT id, operation, wire_body, wire_key, wire_webhook, upstream_key, ambiguous_since, ambiguous_by,
+    SELECT jobs.id, operation, wire_body, wire_key, wire_webhook, upstream_key, ambiguous_since, ambiguous_by,
         dispatch_count
-    FROM jobs
-    WHERE id IN (SELECT id FROM again UNION ALL SELECT id FROM fresh) AND completed_at IS NULL
+    FROM jobs JOIN chosen ON chosen.id = jobs.id
+    WHERE completed_at IS NULL
         AND CASE WHEN CAST(:wanted AS uuid[]) IS NULL THEN dispatch_at <= :now
-            ELSE id = ANY(CAST(:wanted AS uuid[])) AND ambiguous_since IS NULL END
-    FOR UPDATE SKIP LOCKED
+            ELSE jobs.id = ANY(CAST(:wanted AS uuid[])) AND ambiguous_since IS NULL END
+    ORDER BY chosen.rank, chosen.place
+    FOR UPDATE OF jobs SKIP LOCKED
     """  # noqa: S608 - the only part put in is a constant of ours
 )
 
@@ -197,26 +208,3 @@ async def record_refusals(tx: AsyncConnection, refusals: Mapping[UUID, Mapping[s
         ),
         {"ids": parameters["ids"]},
     )
-
-
-async def list_hopeless(
-    tx: AsyncConnection, *, unsent_before: datetime, ambiguous_before: datetime, limit: int
-) -> Sequence[AnyRow]:
-    """Unlocked jobs that may not be sent any more: waiting too long, or of unknown fate for too long."""
-    rows = await tx.execute(
-        text(
-            """
-            SELECT id, ambiguous_since IS NOT NULL AS ambiguous FROM jobs
-            WHERE dispatch_at IS NOT NULL
-                AND (CASE WHEN ambiguous_since IS NULL THEN created_at < :unsent_before
-                     ELSE ambiguous_since < :ambiguous_before END)
-            ORDER BY id LIMIT :limit
-            """
-        ),
-        {
-            "unsent_before": unsent_before,
-            "ambiguous_before": ambiguous_before,
-            "limit": limit,
-        },
-    )
-    return rows.all()

@@ -22,6 +22,7 @@ class ObservedRow:
     id: UUID
     state: JobState
     poll_at: datetime | None
+    overdue_at: datetime | None  # used only where the upstream is learned to have the job by this
     request_id: str | None
 
 
@@ -32,10 +33,12 @@ async def lock_jobs(tx: AsyncConnection, job_ids: Sequence[UUID]) -> Sequence[An
 
 _LOCK: Final = text(
     """
-    SELECT id, team_id, status, progress, error, error_code, credit_cost, completed_at, concluded_by, upstream_id,
-        ambiguous_since IS NOT NULL AS sent, poll_hinted_at IS NOT NULL AS hinted, poll_count, poll_at,
-        lease_token, ambiguous_by, dispatch_count, refusable, refusal
-    FROM jobs WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id FOR UPDATE
+    SELECT id, team_id, jobs.operation, created_at, status, progress, error, error_code, credit_cost, completed_at,
+        concluded_by, upstream_id, accepted_at, ambiguous_since, poll_hinted_at IS NOT NULL AS hinted, poll_count, poll_at,
+        lease_token, ambiguous_by, dispatch_count, refusable, refusal, missing_count, missing_since,
+        p50_seconds, p95_seconds, p99_seconds
+    FROM jobs LEFT JOIN model_durations d ON d.operation = jobs.operation AND d.model = jobs.model
+    WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id FOR UPDATE OF jobs
     """
 )
 
@@ -51,6 +54,7 @@ async def update_observed(tx: AsyncConnection, rows: Sequence[ObservedRow], *, n
             "now": now,
             "ids": [row.id for row in rows],
             "poll_ats": [row.poll_at for row in rows],
+            "overdue_ats": [row.overdue_at for row in rows],
             "request_ids": [row.request_id for row in rows],
             "settled": [state.settled for state in states],
             "statuses": [state.status for state in states],
@@ -75,14 +79,18 @@ _UPDATE_OBSERVED: Final = text(
         upstream_request_id = coalesce(seen.request_id, jobs.upstream_request_id),
         dispatch_at = CASE WHEN seen.settled THEN NULL ELSE jobs.dispatch_at END,
         lease_token = CASE WHEN seen.settled THEN NULL ELSE jobs.lease_token END,
-        poll_at = seen.poll_at, updated_at = :now
+        poll_at = seen.poll_at, updated_at = :now,
+        accepted_at = CASE WHEN seen.upstream_id IS NOT NULL THEN coalesce(jobs.accepted_at, :now) END,
+        overdue_at = CASE WHEN seen.completed_at IS NULL THEN coalesce(jobs.overdue_at, seen.overdue_at) END,
+        missing_count = 0, missing_since = NULL
     FROM unnest(
         CAST(:ids AS uuid[]), CAST(:statuses AS text[]), CAST(:progresses AS smallint[]), CAST(:results AS text[]),
         CAST(:errors AS text[]), CAST(:error_codes AS text[]), CAST(:credit_costs AS integer[]),
         CAST(:completed_ats AS timestamptz[]), CAST(:concluded_bys AS text[]), CAST(:upstream_ids AS text[]),
-        CAST(:request_ids AS text[]), CAST(:settled AS boolean[]), CAST(:poll_ats AS timestamptz[])
+        CAST(:request_ids AS text[]), CAST(:settled AS boolean[]), CAST(:poll_ats AS timestamptz[]),
+        CAST(:overdue_ats AS timestamptz[])
     ) AS seen (id, status, progress, result, error, error_code, credit_cost, completed_at, concluded_by, upstream_id,
-        request_id, settled, poll_at)
+        request_id, settled, poll_at, overdue_at)
     WHERE jobs.id = seen.id
     """
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import Final
 from uuid import UUID
 
 from sqlalchemy import text
@@ -13,24 +14,62 @@ from app.db import AnyRow
 
 
 async def claim_polls(
-    tx: AsyncConnection, *, account: str, keys: Sequence[str], limit: int, now: datetime, until: datetime
+    tx: AsyncConnection, *, account: str, limit: int, now: datetime, until: datetime, only: UUID | None = None
 ) -> Sequence[AnyRow]:
-    """Take the jobs that are due to be asked after; whoever took them has until `until`, then they are due again."""
-    rows = await tx.execute(
+    """Take the jobs that are due to be asked after; whoever took them has until `until`, then they are due again.
+
+    With `only`, that one job, due or not.
+    """
+    rows = await tx.execute(_CLAIM, {"account": account, "limit": limit, "now": now, "until": until, "only": only})
+    return rows.all()
+
+
+_CLAIM: Final = text(
+    """
+    UPDATE jobs SET poll_at = :until, poll_count = poll_count + 1
+    WHERE id IN (
+        SELECT id FROM jobs
+        WHERE upstream_account = :account AND poll_at IS NOT NULL
+            AND CASE WHEN CAST(:only AS uuid) IS NULL THEN poll_at <= :now ELSE id = :only END
+        ORDER BY poll_at LIMIT :limit FOR UPDATE SKIP LOCKED
+    )
+    RETURNING id, upstream_id, upstream_key, ambiguous_since, poll_at
+    """
+)
+
+
+async def release_polls(tx: AsyncConnection, claims: Sequence[tuple[UUID, datetime]], *, due_at: datetime) -> None:
+    """Give back jobs whose question came to nothing, by the ends of their claims, unless somebody moved their poll."""
+    await tx.execute(
+        _RELEASE, {"ids": [claim[0] for claim in claims], "untils": [claim[1] for claim in claims], "due_at": due_at}
+    )
+
+
+_RELEASE: Final = text(
+    """
+    WITH locked AS (
+        SELECT jobs.id FROM jobs
+        JOIN unnest(CAST(:ids AS uuid[]), CAST(:untils AS timestamptz[])) AS claim (id, until)
+            ON claim.id = jobs.id AND claim.until = jobs.poll_at
+        ORDER BY jobs.id FOR UPDATE OF jobs
+    )
+    UPDATE jobs SET poll_at = :due_at FROM locked WHERE jobs.id = locked.id
+    """
+)
+
+
+async def count_missing(tx: AsyncConnection, job_ids: Sequence[UUID], *, now: datetime, due_at: datetime) -> None:
+    """Write down that the upstream said, under the key that sent these locked jobs, that it has no such job."""
+    await tx.execute(
         text(
             """
-            UPDATE jobs SET poll_at = :until, poll_count = poll_count + 1
-            WHERE id IN (
-                SELECT id FROM jobs
-                WHERE poll_at <= :now AND upstream_account = :account AND upstream_key = ANY(CAST(:keys AS text[]))
-                ORDER BY poll_at LIMIT :limit FOR UPDATE SKIP LOCKED
-            )
-            RETURNING id, upstream_id, upstream_key
+            UPDATE jobs SET missing_count = missing_count + 1, missing_since = coalesce(missing_since, :now),
+                poll_at = CASE WHEN poll_at IS NOT NULL THEN :due_at END
+            WHERE id = ANY(CAST(:ids AS uuid[]))
             """
         ),
-        {"account": account, "keys": keys, "limit": limit, "now": now, "until": until},
+        {"ids": job_ids, "now": now, "due_at": due_at},
     )
-    return rows.all()
 
 
 async def hint_polls(

@@ -1,0 +1,99 @@
+"""SQL of the circuit breaker: one row per upstream key that ever gave trouble."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Final
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.db import AnyRow
+
+
+async def list_troubled(tx: AsyncConnection, account: str) -> dict[str, AnyRow]:
+    """The keys that are held, that must be probed, or that failed lately, by fingerprint."""
+    rows = await tx.execute(_LIST_TROUBLED, {"account": account})
+    return {row.fingerprint: row for row in rows}
+
+
+_LIST_TROUBLED: Final = text(
+    """
+    SELECT fingerprint, failure_count, held_until, hold_reason, must_probe FROM upstream_keys
+    WHERE account = :account AND (failure_count > 0 OR must_probe OR held_until IS NOT NULL)
+    """
+)
+
+
+async def hold(
+    tx: AsyncConnection, account: str, key: str, *, until: datetime, reason: str, must_probe: bool, now: datetime
+) -> None:
+    """Send nothing under this key before `until`; with `must_probe` one job goes first then. A longer hold stays."""
+    await tx.execute(
+        _HOLD,
+        {"account": account, "key": key, "until": until, "reason": reason, "must_probe": must_probe, "now": now},
+    )
+
+
+_HOLD: Final = text(
+    """
+    INSERT INTO upstream_keys AS k (account, fingerprint, held_until, hold_reason, must_probe, updated_at)
+    VALUES (:account, :key, :until, :reason, :must_probe, :now)
+    ON CONFLICT (account, fingerprint) DO UPDATE SET
+        held_until = greatest(k.held_until, excluded.held_until), hold_reason = excluded.hold_reason,
+        must_probe = k.must_probe OR excluded.must_probe, updated_at = excluded.updated_at
+    """
+)
+
+
+async def begin_probe(tx: AsyncConnection, account: str, key: str, *, until: datetime, now: datetime) -> None:
+    """Hold the key for as long as the one job that goes first may take."""
+    await tx.execute(
+        text(
+            """
+            UPDATE upstream_keys SET held_until = :until, updated_at = :now
+            WHERE account = :account AND fingerprint = :key AND must_probe
+            """
+        ),
+        {"account": account, "key": key, "until": until, "now": now},
+    )
+
+
+async def record_failure(
+    tx: AsyncConnection, account: str, key: str, *, reason: str, opens_at: int, hold: timedelta, now: datetime
+) -> None:
+    """Count a failure; from the `opens_at`th in a row on, and whenever a probe failed, the key is held for so long."""
+    await tx.execute(
+        _RECORD_FAILURE,
+        {"account": account, "key": key, "reason": reason, "opens_at": opens_at, "until": now + hold, "now": now},
+    )
+
+
+_RECORD_FAILURE: Final = text(
+    """
+    INSERT INTO upstream_keys AS k (account, fingerprint, failure_count, updated_at) VALUES (:account, :key, 1, :now)
+    ON CONFLICT (account, fingerprint) DO UPDATE SET
+        failure_count = k.failure_count + 1, updated_at = excluded.updated_at,
+        held_until = CASE WHEN k.must_probe OR k.failure_count + 1 >= :opens_at THEN :until ELSE k.held_until END,
+        hold_reason = CASE WHEN k.must_probe OR k.failure_count + 1 >= :opens_at THEN :reason ELSE k.hold_reason END,
+        must_probe = k.must_probe OR k.failure_count + 1 >= :opens_at
+    """
+)
+
+
+async def record_success(tx: AsyncConnection, account: str, key: str, now: datetime) -> bool:
+    """Forget the failures of a key that works again; whether it was held back until now."""
+    rows = await tx.execute(
+        text(
+            """
+            UPDATE upstream_keys k SET failure_count = 0, held_until = NULL, hold_reason = NULL, must_probe = false,
+                updated_at = :now
+            FROM (SELECT fingerprint, must_probe FROM upstream_keys
+                  WHERE account = :account AND fingerprint = :key FOR UPDATE) AS before
+            WHERE k.account = :account AND k.fingerprint = :key
+            RETURNING before.must_probe
+            """
+        ),
+        {"account": account, "key": key, "now": now},
+    )
+    return any(row.must_probe for row in rows)
