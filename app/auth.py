@@ -29,10 +29,20 @@ class Caller:
     team: str
     scopes: frozenset[str]
 
-    def must(self, scope: str) -> None:
-        """Raise Forbidden unless the key has this scope; `admin` has them all."""
-        if scope not in self.scopes and "admin" not in self.scopes:
-            raise Forbidden(f"This key lacks the scope '{scope}'")
+    @property
+    def sees_all(self) -> bool:
+        """Whether the jobs of all teams are this key's to read."""
+        return not self.scopes.isdisjoint(("ops", "admin"))
+
+    @property
+    def only_team(self) -> UUID | None:
+        """The one team whose jobs this key may read; None means those of every team."""
+        return None if self.sees_all else self.team_id
+
+    def must(self, *scopes: str) -> None:
+        """Raise Forbidden unless the key has one of these scopes; `admin` has them all."""
+        if self.scopes.isdisjoint((*scopes, "admin")):
+            raise Forbidden(f"This key lacks the scope '{scopes[0]}'")
 
 
 def key_hash(key: str) -> bytes:
@@ -47,13 +57,16 @@ class KeyRing:
         self._ctx = ctx
         self._known: OrderedDict[bytes, tuple[float, asyncio.Task[Caller | None]]] = OrderedDict()
 
-    async def caller(self, request: Request, scope: str) -> Caller:
-        """Whoever sent this request. Raises Unauthenticated, Forbidden, or what a database that is away raises."""
+    async def caller(self, request: Request, *scopes: str) -> Caller:
+        """Whoever sent this request, with one of these scopes.
+
+        Raises Unauthenticated, Forbidden, or what a database that is away raises.
+        """
         key = request.headers.get("x-api-key") or _bearer(request.headers.get("authorization", ""))
         caller = await self._find(key_hash(key)) if key else None
         if caller is None:
             raise Unauthenticated()
-        caller.must(scope)
+        caller.must(*scopes)
         return caller
 
     async def _find(self, digest: bytes) -> Caller | None:

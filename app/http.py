@@ -19,9 +19,9 @@ def context(request: Request) -> Context:
     return cast(Context, request.app.state.ctx)
 
 
-async def caller(request: Request, scope: str) -> Caller:
-    """Whoever sent this request, with the scope it takes. Raises Unauthenticated or Forbidden."""
-    return await cast(KeyRing, request.app.state.keys).caller(request, scope)
+async def caller(request: Request, *scopes: str) -> Caller:
+    """Whoever sent this request, with one of the scopes it takes. Raises Unauthenticated or Forbidden."""
+    return await cast(KeyRing, request.app.state.keys).caller(request, *scopes)
 
 
 async def read_body(request: Request, *, largest: int) -> bytes:

@@ -41,6 +41,7 @@ ROUTES: Final[tuple[tuple[str, str, Handler], ...]] = (
     ("POST", "/v2/images/generate", jobs.generate_image),
     ("GET", "/v2/jobs", jobs.list_jobs),
     ("GET", "/v2/jobs/{job_id}", jobs.get_job),
+    ("GET", "/v1/jobs/{job_id}/trace", ops.get_trace),
     ("POST", WEBHOOK_PATH, webhooks.receive_webhook),
     ("GET", "/healthz", ops.healthz),
     ("GET", "/readyz", ops.readyz),

@@ -73,6 +73,23 @@ def _path_parameters(path: str) -> list[dict[str, Any]]:
 
 _JOB_ID: Final = "01987c5e-7a2b-7c3d-8e4f-5a6b7c8d9e0f"
 
+_TIME_OR_NULL: Final = {"type": ["string", "null"], "format": "date-time"}
+
+_TRACED_JOB: Final = {
+    "type": "object",
+    "properties": {
+        "team": {"type": "string"},
+        "upstreamId": {"type": ["string", "null"]},
+        "idempotencyKey": {"type": ["string", "null"]},
+        "acceptedAt": _TIME_OR_NULL,
+        "dispatchCount": {"type": "integer"},
+        "pollCount": {"type": "integer"},
+        "nextDispatchAt": _TIME_OR_NULL,
+        "nextPollAt": _TIME_OR_NULL,
+        "overdue": {"type": "boolean"},
+    },
+}
+
 SCHEMAS: Final[dict[str, Any]] = {
     "Error": {
         "type": "object",
@@ -109,6 +126,7 @@ SCHEMAS: Final[dict[str, Any]] = {
             "expired": {"type": "boolean"},
             "input": {"type": ["object", "null"]},
             "metadata": {"type": "object"},
+            "retryOf": {"type": ["string", "null"], "format": "uuid", "description": "The job that this one repeats."},
         },
     },
     "JobList": {
@@ -120,6 +138,28 @@ SCHEMAS: Final[dict[str, Any]] = {
             "hasMore": {"type": "boolean"},
             "models": {"type": "array", "items": {"type": "string"}},
         },
+    },
+    "Trace": {
+        "type": "object",
+        "required": ["job", "steps", "hasMore"],
+        "properties": {
+            "job": {"allOf": [{"$ref": "#/components/schemas/Job"}, _TRACED_JOB]},
+            "steps": {"type": "array", "items": {"$ref": "#/components/schemas/Step"}},
+            "hasMore": {"type": "boolean", "description": "Whether older steps were left out."},
+        },
+    },
+    "Step": {
+        "type": "object",
+        "required": ["at", "afterSeconds", "what", "by", "byName"],
+        "description": "One thing that happened to a job; what else it holds depends on `what`.",
+        "properties": {
+            "at": {"type": "string", "format": "date-time"},
+            "afterSeconds": {"type": "number", "description": "Since the submission."},
+            "what": {"enum": ["submitted", "dispatch", "webhook", "poll", "transition", "action"]},
+            "by": {"type": "string", "description": "`submit`, `webhook`, `poll`, `framehook`, `cli`, or a key's id."},
+            "byName": {"type": ["string", "null"], "description": "The key's name."},
+        },
+        "additionalProperties": True,
     },
 }
 
@@ -139,6 +179,10 @@ _ANSWERS: Final = {
     ("GET", "/v2/jobs"): {"200": _json("A page of jobs", {"$ref": "#/components/schemas/JobList"})},
     ("GET", "/v2/jobs/{job_id}"): {
         "200": _json("The job", {"$ref": "#/components/schemas/Job"}),
+        "404": _failure("Your team has no such job"),
+    },
+    ("GET", "/v1/jobs/{job_id}/trace"): {
+        "200": _json("The job and its steps", {"$ref": "#/components/schemas/Trace"}),
         "404": _failure("Your team has no such job"),
     },
     ("GET", "/readyz"): {

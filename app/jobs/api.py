@@ -26,10 +26,13 @@ async def generate_image(request: Request) -> Response:
 
 
 async def get_job(request: Request) -> Response:
-    """Read one of your team's jobs. With `?wait=SECONDS` (at most 300) the answer comes when the job is over, or then."""
+    """Read one of your team's jobs, or with the scope `ops` any team's.
+
+    With `?wait=SECONDS` (at most 300) the answer comes when the job is over, or then.
+    """
 
     async def identify() -> Caller:
-        return await caller(request, "read")
+        return await caller(request, "read", "ops")
 
     await identify()
     wait_seconds = _wait_seconds(request.query_params.get("wait", "0"))
@@ -44,7 +47,7 @@ async def list_jobs(request: Request) -> Response:
     `nextCursor` of the page before. Pages are stable whatever is submitted meanwhile. `include_models=true` adds the
     models that the team has used.
     """
-    who = await caller(request, "read")
+    who = await caller(request, "read", "ops")
     asked = reading.JobFilter.parse(request.query_params)
     return json_response(await reading.list_jobs(context(request), who, asked))
 

@@ -34,7 +34,7 @@ LARGEST_LIMIT: Final = 100
 async def get_job(
     ctx: Context, identify: Callable[[], Awaitable[Caller]], job_id: str, *, wait_seconds: float = 0
 ) -> dict[str, Any]:
-    """One job of the caller's team; with `wait_seconds`, as soon as it is final or the time is over.
+    """One job that the caller may see; with `wait_seconds`, as soon as it is final or the time is over.
 
     The caller is identified anew after every wait, so that revoking its key ends it. No connection is held meanwhile.
     Raises NotFound, for other teams' jobs too, and whatever `identify` raises.
@@ -49,7 +49,7 @@ async def get_job(
             nudged.clear()
             caller = await identify()
             async with ctx.db.reading() as connection:
-                row = await reading.find_job(connection, caller.team_id, uuid)
+                row = await reading.find_job(connection, caller.only_team, uuid)
             if row is None:
                 raise NotFound("Job not found")
             left = end - asyncio.get_running_loop().time()
@@ -130,7 +130,7 @@ async def list_jobs(ctx: Context, caller: Caller, asked: JobFilter) -> dict[str,
 
 
 def shape_job(row: AnyRow, now: datetime) -> dict[str, Any]:
-    """Apiframe's job object; `operation`, `metadata` and `errorCode` are ours."""
+    """Apiframe's job object; `operation`, `metadata`, `errorCode` and `retryOf` are ours."""
     return {
         "id": row.id,
         "status": row.status,
@@ -147,6 +147,7 @@ def shape_job(row: AnyRow, now: datetime) -> dict[str, Any]:
         "expired": row.status == "COMPLETED" and now - row.completed_at > FILES_KEPT,
         "input": _raw(row.input),
         "metadata": _raw(row.metadata) or {},
+        "retryOf": row.retry_of,
     }
 
 

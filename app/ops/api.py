@@ -1,12 +1,13 @@
-"""`/healthz` and `/readyz`."""
+"""The routes of whoever runs the service: is it well, and what happened to a job."""
 
 from __future__ import annotations
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.http import context, json_response
+from app.http import caller, context, json_response
 from app.ops.health import check_readiness
+from app.ops.trace import trace_job
 
 
 async def healthz(_request: Request) -> Response:
@@ -21,3 +22,17 @@ async def readyz(request: Request) -> Response:
     """
     ready, body = await check_readiness(context(request))
     return json_response(body, status=200 if ready else 503)
+
+
+async def get_trace(request: Request) -> Response:
+    """Read everything that happened to a job, in order, and who said so.
+
+    The steps are the submission, every attempt to send it, every webhook, every poll that changed something, every
+    transition and everybody's actions, each with the seconds since the submission. The id may be ours or the
+    upstream's. Your team's jobs; with the scope `ops` those of all teams.
+    """
+    who = await caller(request, "read", "ops")
+    ctx = context(request)
+    async with ctx.db.reading() as connection:
+        trace = await trace_job(connection, request.path_params["job_id"], only_team=who.only_team, now=ctx.now())
+    return json_response(trace)

@@ -12,6 +12,7 @@ from typing import Any, Final
 from uuid import UUID, uuid4
 
 import pytest
+from sqlalchemy import text
 
 from app.clock import SettableClock
 from app.jobs import dispatch
@@ -135,16 +136,35 @@ async def test_a_result_is_shown_as_the_upstream_gave_it(held: tuple[Service, Ru
 
 async def test_what_is_not_the_teams_is_not_found(quiet: Service) -> None:
     stranger = await quiet.new_caller("strangers")
-    admin = await quiet.new_caller("admins", scopes=("admin",))
     (job_id,) = await fill(quiet.caller, 1)
 
     assert (await quiet.caller.read(job_id))["id"] == job_id
     assert (await quiet.caller.read(job_id.upper()))["id"] == job_id
-    for caller in (stranger, admin):
-        refused(await caller.http.get(f"/v2/jobs/{job_id}"), 404)
-        refused(await caller.http.get(f"/v2/jobs/{job_id}?wait=5"), 404)
+    refused(await stranger.http.get(f"/v2/jobs/{job_id}"), 404)
+    refused(await stranger.http.get(f"/v2/jobs/{job_id}?wait=5"), 404)
     for unknown in (uuid4(), "x", "1", "null", f"{job_id}0", job_id[:-1], "%00", "%F0%9F%8C%8A", "a" * 5000, "..%2fx"):
         refused(await quiet.caller.http.get(f"/v2/jobs/{unknown}"), 404)
+
+
+async def test_operators_read_the_jobs_of_all_teams(quiet: Service) -> None:
+    (job_id,) = await fill(quiet.caller, 1)
+
+    for scope in ("ops", "admin"):
+        operator = await quiet.new_caller("operators", scopes=(scope,))
+        assert await operator.read(job_id) == await quiet.caller.read(job_id)
+        assert (await operator.read(job_id, wait=0.1))["id"] == job_id
+        refused(await operator.http.get(f"/v2/jobs/{uuid4()}"), 404)
+
+
+async def test_a_job_names_the_one_that_it_tries_again(quiet: Service) -> None:
+    first, second = await fill(quiet.caller, 2)
+    async with quiet.ctx.db.transaction() as tx:
+        await tx.execute(
+            text("UPDATE jobs SET retry_of = :first WHERE id = :second"), {"first": first, "second": second}
+        )
+
+    assert [job["retryOf"] for job in (await listed(quiet.caller))["jobs"]] == [first, None]
+    assert (await quiet.caller.read(second))["retryOf"] == first
 
 
 async def test_a_wait_ends_as_soon_as_the_job_does(held: tuple[Service, RunningSimulator]) -> None:

@@ -12,14 +12,20 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.db import AnyRow
 from app.paging import Cursor
 
-_COLUMNS: Final = """id, operation, model, status, progress, error, error_code, credit_cost, created_at, completed_at,
-    CAST(result AS text), CAST(input AS text), CAST(metadata AS text), callback IS NOT NULL AS has_callback"""
+JOB_COLUMNS: Final = """id, operation, model, status, progress, error, error_code, credit_cost, created_at, completed_at,
+    retry_of, CAST(result AS text), CAST(input AS text), CAST(metadata AS text), callback IS NOT NULL AS has_callback"""
+"""What the job object is made of. JSON columns come as text."""
 
-_FIND: Final = text(f"SELECT {_COLUMNS} FROM jobs WHERE id = :id AND team_id = :team_id")  # noqa: S608 - constants
+_FIND: Final = text(
+    f"""
+    SELECT {JOB_COLUMNS} FROM jobs
+    WHERE id = :id AND (CAST(:team_id AS uuid) IS NULL OR team_id = :team_id)
+    """  # noqa: S608 - the only part put in is a constant of ours
+)
 
 
-async def find_job(connection: AsyncConnection, team_id: UUID, job_id: UUID) -> AnyRow | None:
-    """A team's job, or None. JSON columns come as text."""
+async def find_job(connection: AsyncConnection, team_id: UUID | None, job_id: UUID) -> AnyRow | None:
+    """A job of this team, or with None of any team; None if there is no such job."""
     return (await connection.execute(_FIND, {"id": job_id, "team_id": team_id})).one_or_none()
 
 
@@ -51,7 +57,7 @@ async def list_jobs(
         conditions.append("(created_at, id) < (:after_time, :after_id)")
         parameters |= {"after_time": after.created_at, "after_id": after.id}
     where = " AND ".join(conditions)
-    statement = f"SELECT {_COLUMNS} FROM jobs WHERE {where} ORDER BY created_at DESC, id DESC LIMIT :limit"  # noqa: S608
+    statement = f"SELECT {JOB_COLUMNS} FROM jobs WHERE {where} ORDER BY created_at DESC, id DESC LIMIT :limit"  # noqa: S608
     return (await connection.execute(text(statement), parameters)).all()
 
 
