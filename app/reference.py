@@ -185,6 +185,20 @@ _ANSWERS: Final = {
         "200": _json("The job and its steps", {"$ref": "#/components/schemas/Trace"}),
         "404": _failure("Your team has no such job"),
     },
+    ("POST", "/v1/jobs/{job_id}/cancel"): {
+        "200": _json("The job, cancelled", {"$ref": "#/components/schemas/Job"}),
+        "404": _failure("Your team has no such job"),
+        "409": _failure("The job was sent already, or is over"),
+    },
+    ("POST", "/v1/jobs/{job_id}/retry"): {
+        "202": _json("A new job", {"$ref": "#/components/schemas/JobAccepted"}, {"jobId": _JOB_ID, "status": "QUEUED"}),
+        "404": _failure("Your team has no such job"),
+        "409": _failure("The job is not over, or it completed"),
+    },
+    ("POST", "/v1/jobs/{job_id}/refresh"): {
+        "200": _json("The job as it is now", {"$ref": "#/components/schemas/Job"}),
+        "404": _failure("Your team has no such job"),
+    },
     ("GET", "/readyz"): {
         "200": _json("Ready, perhaps degraded", {"type": "object"}, {"status": "ok", "degraded": []}),
         "503": _json("Not ready", {"type": "object"}, {"status": "unavailable", "missing": ["database"]}),
@@ -225,6 +239,10 @@ _BODIES: Final = {
 
 _PARAMETERS: Final = {
     ("POST", "/v2/images/generate"): [
+        _header("Idempotency-Key", "At most 255 characters"),
+        _header("Prefer", "`respond-async`: answer without waiting for the upstream"),
+    ],
+    ("POST", "/v1/jobs/{job_id}/retry"): [
         _header("Idempotency-Key", "At most 255 characters"),
         _header("Prefer", "`respond-async`: answer without waiting for the upstream"),
     ],

@@ -9,8 +9,8 @@ from app.apiframe.operations import IMAGES_GENERATE
 from app.auth import Caller
 from app.errors import Invalid
 from app.http import caller, context, json_response, read_body
-from app.jobs import reading
-from app.jobs.submit import LARGEST_BODY, submit
+from app.jobs import actions, reading
+from app.jobs.submit import LARGEST_BODY, check_idempotency_key, submit
 
 
 async def generate_image(request: Request) -> Response:
@@ -52,6 +52,44 @@ async def list_jobs(request: Request) -> Response:
     return json_response(await reading.list_jobs(context(request), who, asked))
 
 
+async def cancel_job(request: Request) -> Response:
+    """Cancel a job that was not sent yet. Answers with the job, CANCELLED. 409: it was sent already, or is over."""
+    who = await caller(request, "submit", "ops")
+    return json_response(await actions.cancel(context(request), who, reading.parse_id(request.path_params["job_id"])))
+
+
+async def retry_job(request: Request) -> Response:
+    """Try a job again that failed or was cancelled. Answers 202 with a new job's id; its `retryOf` names this one.
+
+    The new job is of the same team and key, with the same fields, `metadata`, `priority` and callback. `Idempotency-Key`
+    and `Prefer: respond-async` are heeded as on a submission. 409: the job is not over, or it completed.
+    """
+    who = await caller(request, "submit", "ops")
+    idempotency_key = request.headers.get("idempotency-key")
+    check_idempotency_key(idempotency_key)
+    job_id, status = await actions.retry(
+        context(request),
+        who,
+        reading.parse_id(request.path_params["job_id"]),
+        idempotency_key=idempotency_key,
+        respond_async=_respond_async(request),
+    )
+    return json_response({"jobId": job_id, "status": status}, status=202)
+
+
+async def refresh_job(request: Request) -> Response:
+    """Ask Apiframe after a job now, and answer with the job as it is then.
+
+    A job that is over, or was not sent yet, is answered as it is. 503: Apiframe could not be asked.
+    """
+    who = await caller(request, "read", "ops")
+    return json_response(await actions.refresh(context(request), who, reading.parse_id(request.path_params["job_id"])))
+
+
+def _respond_async(request: Request) -> bool:
+    return "respond-async" in request.headers.get("prefer", "").lower()
+
+
 async def _submit(request: Request, operation: str) -> Response:
     who = await caller(request, "submit")
     raw = await read_body(request, largest=LARGEST_BODY)
@@ -61,7 +99,7 @@ async def _submit(request: Request, operation: str) -> Response:
         operation,
         raw,
         idempotency_key=request.headers.get("idempotency-key"),
-        respond_async="respond-async" in request.headers.get("prefer", "").lower(),
+        respond_async=_respond_async(request),
     )
     return json_response({"jobId": job_id, "status": status}, status=202)
 

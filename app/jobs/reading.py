@@ -39,10 +39,7 @@ async def get_job(
     The caller is identified anew after every wait, so that revoking its key ends it. No connection is held meanwhile.
     Raises NotFound, for other teams' jobs too, and whatever `identify` raises.
     """
-    try:
-        uuid = UUID(job_id)
-    except ValueError:
-        raise NotFound("Job not found") from None
+    uuid = parse_id(job_id)
     end = asyncio.get_running_loop().time() + wait_seconds
     with ctx.notify.listening(f"job:{uuid}") as nudged:
         while True:
@@ -56,6 +53,23 @@ async def get_job(
             if row.status in FINAL or left <= 0 or ctx.closing.is_set():
                 return shape_job(row, ctx.now())
             await wait(nudged, min(left, LOOK_AGAIN_SECONDS))
+
+
+def parse_id(text: str) -> UUID:
+    """A job's id; what is none is the id of no job: NotFound."""
+    try:
+        return UUID(text)
+    except ValueError:
+        raise NotFound("Job not found") from None
+
+
+async def show(ctx: Context, caller: Caller, job_id: UUID) -> dict[str, Any]:
+    """One job that the caller may see, as it is now. Raises NotFound."""
+    async with ctx.db.reading() as connection:
+        row = await reading.find_job(connection, caller.only_team, job_id)
+    if row is None:
+        raise NotFound("Job not found")
+    return shape_job(row, ctx.now())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -67,11 +67,16 @@ async def start_once(ctx: Context) -> int:
 
 
 async def ask_now(ctx: Context, job_id: UUID) -> bool:
-    """Ask after one job now; False where there is nobody to ask, or somebody is asking."""
+    """Ask after one job now; False where the upstream did not answer, or may not be asked by the request limit.
+
+    A job that the upstream is not known to have, or that somebody asks after already, needs no question.
+    """
     due = await _claim(ctx, only=job_id)
-    for job in due:
-        await _poll(ctx, job)
-    return bool(due)
+    answered = [await take_one(ctx) and await _poll(ctx, job) for job in due]
+    await _give_back(
+        ctx, [job for job, done in zip(due, answered, strict=True) if not done], seconds=ctx.settings.sweep_seconds
+    )
+    return all(answered)
 
 
 async def ask_soon(

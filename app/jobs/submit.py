@@ -71,12 +71,17 @@ async def submit(
     idempotency_key: str | None = None,
     respond_async: bool = False,
 ) -> tuple[UUID, Status]:
-    """Accept one submission and, unless `respond_async`, try to send it while the caller waits.
+    """Check one submission and place it, unless `respond_async` while its caller waits. Raises Invalid, or as `place`."""
+    return await place(ctx, read_submission(ctx, caller, operation, raw, idempotency_key, refusable=not respond_async))
 
-    Returns our job id and its status. Raises Invalid, Conflict (the key stands for another request), or Refused: what
-    the upstream refused before anybody was promised anything, in its own words.
+
+async def place(ctx: Context, job: NewJob) -> tuple[UUID, Status]:
+    """Accept a job and, while it can be refused, try to send it.
+
+    Returns the id and status of the job that its Idempotency-Key stands for. Raises Invalid for what cannot be kept,
+    Conflict where the key stands for another request, or Refused: what the upstream refused before anybody was promised
+    anything, in its own words.
     """
-    job = read_submission(ctx, caller, operation, raw, idempotency_key, refusable=not respond_async)
     while True:
         accepted = await _accept(ctx, job)
         if not accepted.same:
@@ -126,7 +131,8 @@ async def accept(ctx: Context, tx: AsyncConnection, jobs: Sequence[NewJob]) -> l
         else:
             same = bytes(holder.request_hash) == job.request_hash
             answers.append(Accepted(holder.job_id, new=holder.job_id == job.id, same=same))
-    await acceptance.insert_jobs(tx, [job for job, answer in zip(jobs, answers, strict=True) if answer.new])
+    new = [job for job, answer in zip(jobs, answers, strict=True) if answer.new]
+    await acceptance.insert_jobs(tx, new, inline=timedelta(seconds=ctx.settings.inline_seconds))
     return answers
 
 
@@ -163,15 +169,13 @@ def _read(
     ctx: Context, caller: Caller, operation: str, raw: bytes, idempotency_key: str | None, *, refusable: bool
 ) -> NewJob:
     body, fields = _read_object(raw)
-    if idempotency_key is not None and not 0 < len(idempotency_key) <= LONGEST_KEY:
-        raise Invalid(details={"Idempotency-Key": [f"Must have 1 to {LONGEST_KEY} characters"]})
+    check_idempotency_key(idempotency_key)
     theirs = {name: value for name, value in body.items() if name not in _OWN_FIELDS}
     faults = catalog.faults(operation, theirs) | _own_faults(body)
     if b"\\u0000" in raw:
         faults |= {path: ["Must not contain a NUL character"] for path in _paths_with_nul(body)}
     if faults:
         raise Invalid(details=faults)
-    now = ctx.now()
     return NewJob(
         id=uuid7(),
         team_id=caller.team_id,
@@ -185,11 +189,15 @@ def _read(
         idempotency_key=idempotency_key,
         request_hash=_request_hash(operation, body),
         upstream_account=ctx.account,
-        created_at=now,
-        # While the caller waits, its own request sends the job; the Dispatcher takes it where that request is gone.
-        dispatch_at=now + timedelta(seconds=ctx.settings.inline_seconds if refusable else 0),
+        created_at=ctx.now(),
         refusable=refusable,
     )
+
+
+def check_idempotency_key(key: str | None) -> None:
+    """Raise Invalid for a key that is empty or too long."""
+    if key is not None and not 0 < len(key) <= LONGEST_KEY:
+        raise Invalid(details={"Idempotency-Key": [f"Must have 1 to {LONGEST_KEY} characters"]})
 
 
 def _read_object(raw: bytes) -> tuple[dict[str, Any], dict[str, msgspec.Raw]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
@@ -32,8 +32,8 @@ class NewJob:
     request_hash: bytes
     upstream_account: str
     created_at: datetime
-    dispatch_at: datetime
     refusable: bool
+    retry_of: UUID | None = None
 
 
 async def insert_idempotency_keys(tx: AsyncConnection, jobs: Sequence[NewJob]) -> set[UUID]:
@@ -82,8 +82,11 @@ async def find_idempotency_keys(
     return {(row.team_id, row.key): row for row in rows}
 
 
-async def insert_jobs(tx: AsyncConnection, jobs: Sequence[NewJob]) -> None:
-    """Insert jobs, due for dispatch when they say; those that an earlier run of the same batch inserted stay as they are."""
+async def insert_jobs(tx: AsyncConnection, jobs: Sequence[NewJob], *, inline: timedelta) -> None:
+    """Insert jobs. While a caller waits, for `inline` at most, its own request sends the job and the Dispatcher does not.
+
+    Those that an earlier run of the same batch inserted stay as they are.
+    """
     await tx.execute(
         _INSERT_JOBS,
         {
@@ -99,8 +102,9 @@ async def insert_jobs(tx: AsyncConnection, jobs: Sequence[NewJob]) -> None:
             "idempotency_keys": [job.idempotency_key for job in jobs],
             "accounts": [job.upstream_account for job in jobs],
             "created_ats": [job.created_at for job in jobs],
-            "dispatch_ats": [job.dispatch_at for job in jobs],
+            "dispatch_ats": [job.created_at + inline if job.refusable else job.created_at for job in jobs],
             "refusables": [job.refusable for job in jobs],
+            "retries_of": [job.retry_of for job in jobs],
         },
     )
 
@@ -108,18 +112,32 @@ async def insert_jobs(tx: AsyncConnection, jobs: Sequence[NewJob]) -> None:
 _INSERT_JOBS: Final = text(
     """
     INSERT INTO jobs (id, team_id, key_id, operation, model, input, wire_body, metadata, priority, callback,
-        idempotency_key, upstream_account, created_at, updated_at, refusable, status, dispatch_at)
+        idempotency_key, upstream_account, created_at, updated_at, refusable, status, dispatch_at, retry_of)
     SELECT id, team_id, key_id, operation, model, CAST(convert_from(body, 'UTF8') AS jsonb), body,
         CAST(metadata AS jsonb), priority, CAST(callback AS jsonb), idempotency_key, account, created_at, created_at,
-        refusable, 'QUEUED', dispatch_at
+        refusable, 'QUEUED', dispatch_at, retry_of
     FROM unnest(
         CAST(:ids AS uuid[]), CAST(:team_ids AS uuid[]), CAST(:key_ids AS uuid[]), CAST(:operations AS text[]),
         CAST(:models AS text[]), CAST(:bodies AS bytea[]), CAST(:metadatas AS text[]), CAST(:priorities AS integer[]),
         CAST(:callbacks AS text[]), CAST(:idempotency_keys AS text[]), CAST(:accounts AS text[]),
-        CAST(:created_ats AS timestamptz[]), CAST(:dispatch_ats AS timestamptz[]), CAST(:refusables AS boolean[])
+        CAST(:created_ats AS timestamptz[]), CAST(:dispatch_ats AS timestamptz[]), CAST(:refusables AS boolean[]),
+        CAST(:retries_of AS uuid[])
     ) AS new (id, team_id, key_id, operation, model, body, metadata, priority, callback, idempotency_key, account,
-        created_at, dispatch_at, refusable)
+        created_at, dispatch_at, refusable, retry_of)
     ON CONFLICT (id) DO NOTHING
+    """
+)
+
+
+async def find_original(connection: AsyncConnection, team_id: UUID | None, job_id: UUID) -> AnyRow | None:
+    """What a retry of a job has to repeat, if there is such a job of this team, or with None of any."""
+    return (await connection.execute(_FIND_ORIGINAL, {"id": job_id, "team_id": team_id})).one_or_none()
+
+
+_FIND_ORIGINAL: Final = text(
+    """
+    SELECT team_id, key_id, operation, model, wire_body, metadata, priority, callback, status FROM jobs
+    WHERE id = :id AND (CAST(:team_id AS uuid) IS NULL OR team_id = :team_id)
     """
 )
 
