@@ -13,6 +13,8 @@ from app.apiframe.wire import read_json, storable
 
 LONGEST_RETRY_AFTER_SECONDS: Final = 3600.0
 CONNECTIONS: Final = 100
+SUBMISSIONS_AT_ONCE: Final = 60
+"""So many of the connections carry submissions at most; the others are for asking."""
 
 _NOT_DEFINITE: Final = {408, 425}
 """4xx that do not say what became of the request (RFC 9110 15.5.9, RFC 8470)."""
@@ -32,6 +34,7 @@ class Apiframe:
     def __init__(self, base_url: str, *, timeout_seconds: float) -> None:
         self.base_url = base_url
         self._timeout_seconds = timeout_seconds
+        self._submitting = 0
         self._http = httpx.AsyncClient(
             base_url=base_url,
             timeout=timeout_seconds,
@@ -39,10 +42,19 @@ class Apiframe:
             headers={"User-Agent": "framehook"},
         )
 
+    @property
+    def free_submissions(self) -> int:
+        """How many more submissions can start at once: those beyond would wait for a connection while their time runs."""
+        return max(SUBMISSIONS_AT_ONCE - self._submitting, 0)
+
     async def submit(self, api_key: str, operation: str, body: bytes, idempotency_key: str) -> Answer:
         """Send one generation. Raises Refusal or Unclear; an answer without a job id is Unclear."""
         headers = {"Content-Type": "application/json", "Idempotency-Key": idempotency_key}
-        answer = await self._call("POST", f"/v2/{operation}", api_key, content=body, headers=headers)
+        self._submitting += 1
+        try:
+            answer = await self._call("POST", f"/v2/{operation}", api_key, content=body, headers=headers)
+        finally:
+            self._submitting -= 1
         if not isinstance(answer.payload.get("jobId"), str):
             raise Unclear("the upstream's answer names no job")
         return answer

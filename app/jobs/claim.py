@@ -64,14 +64,14 @@ async def claim_jobs(ctx: Context, tx: AsyncConnection, *, wanted: Sequence[UUID
     """Lease jobs up to the cap, freezing the wire of those that were never sent. Holds the account's row until commit.
 
     Nothing while dispatch is paused; nothing under a key that is held, and one job under a key that has to be probed;
-    never more than the request limit leaves, less one for whoever asks after jobs.
+    never more than this process can start now, nor than the request limit leaves, less one for whoever asks after jobs.
     """
     now = ctx.now()
     state = await account.lock_account(tx, ctx.account, now)
     troubled = await queries.list_troubled(tx, ctx.account)
     keys = breaker.sendable(troubled, ctx.upstream_keys, now)
     allowed = allowance(ctx, state)
-    most = max(allowed - 1, 1) if allowed >= 1 else 0
+    most = min(max(allowed - 1, 1) if allowed >= 1 else 0, ctx.upstream.free_submissions)
     if state.paused_at is not None or not keys or not most:
         return []
     rows = await dispatch.lock_dispatchable(

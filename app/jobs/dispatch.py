@@ -99,12 +99,14 @@ async def send(ctx: Context, claim: Claim) -> Settlement:
     """POST a claimed job, record what came of it, tell whoever waits. Goes on at once where only a spelling was wrong."""
     while True:
         sent = await post(ctx, claim)
+        was_full = ctx.upstream.free_submissions == 1
         settlement = await ctx.batched(record, sent)
         log.info(
             "job.dispatched", job=str(claim.job_id), status=settlement.status, **sent.told(settlement.decision.verdict)
         )
-        if settlement.observed:
-            ctx.notify.nudge(topics([settlement.observed]))
+        ctx.notify.nudge(topics([settlement.observed]) if settlement.observed else ())
+        if was_full:
+            ctx.notify.nudge(["dispatch"])
         # What was learned serves other jobs; this one's caller need not wait for it.
         ctx.start(_learn(ctx, sent, settlement.decision))
         if settlement.decision.again is None:

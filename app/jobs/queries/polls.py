@@ -64,7 +64,7 @@ async def count_missing(tx: AsyncConnection, job_ids: Sequence[UUID], *, now: da
         text(
             """
             UPDATE jobs SET missing_count = missing_count + 1, missing_since = coalesce(missing_since, :now),
-                poll_at = CASE WHEN poll_at IS NOT NULL THEN :due_at END
+                poll_at = CASE WHEN poll_at IS NOT NULL THEN CAST(:due_at AS timestamptz) END
             WHERE id = ANY(CAST(:ids AS uuid[]))
             """
         ),
