@@ -45,6 +45,7 @@ ROUTES: Final[tuple[tuple[str, str, Handler], ...]] = (
     ("POST", "/v1/jobs/{job_id}/cancel", jobs.cancel_job),
     ("POST", "/v1/jobs/{job_id}/retry", jobs.retry_job),
     ("POST", "/v1/jobs/{job_id}/refresh", jobs.refresh_job),
+    ("GET", "/v1/status", ops.get_status),
     ("POST", WEBHOOK_PATH, webhooks.receive_webhook),
     ("GET", "/healthz", ops.healthz),
     ("GET", "/readyz", ops.readyz),

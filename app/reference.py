@@ -35,7 +35,7 @@ def describe(method: str, path: str, handler: Callable[..., Any]) -> dict[str, A
     return {
         "summary": summary.strip().rstrip("."),
         "description": rest.strip() or summary,
-        "tags": ["operations" if public else "jobs"],
+        "tags": ["operations" if public or path == "/v1/status" else "jobs"],
         "openapi_extra": extra,
         "response_model": None,
     }
@@ -75,20 +75,51 @@ _JOB_ID: Final = "01987c5e-7a2b-7c3d-8e4f-5a6b7c8d9e0f"
 
 _TIME_OR_NULL: Final = {"type": ["string", "null"], "format": "date-time"}
 
-_TRACED_JOB: Final = {
-    "type": "object",
-    "properties": {
-        "team": {"type": "string"},
-        "upstreamId": {"type": ["string", "null"]},
-        "idempotencyKey": {"type": ["string", "null"]},
-        "acceptedAt": _TIME_OR_NULL,
-        "dispatchCount": {"type": "integer"},
-        "pollCount": {"type": "integer"},
-        "nextDispatchAt": _TIME_OR_NULL,
-        "nextPollAt": _TIME_OR_NULL,
-        "overdue": {"type": "boolean"},
+_TEXT_OR_NULL: Final = {"type": ["string", "null"]}
+_COUNT: Final = {"type": "integer", "minimum": 0}
+
+
+def _object(**properties: dict[str, Any]) -> dict[str, Any]:
+    """An object that always has all of these properties."""
+    return {"type": "object", "required": list(properties), "properties": properties}
+
+
+_TRACED_JOB: Final = _object(
+    team={"type": "string"},
+    upstreamId=_TEXT_OR_NULL,
+    idempotencyKey=_TEXT_OR_NULL,
+    acceptedAt=_TIME_OR_NULL,
+    dispatchCount=_COUNT,
+    nextDispatchAt=_TIME_OR_NULL,
+    pollCount=_COUNT,
+    nextPollAt=_TIME_OR_NULL,
+    overdue={"type": "boolean"},
+)
+
+_UPSTREAM: Final = _object(
+    account={"type": "string", "description": "The upstream's host and port."},
+    cap={"type": "integer", "description": "The setting, else what the upstream said, else 10."},
+    capLoweredTo={"type": ["integer", "null"], "description": "Believed for a while after a 429."},
+    inFlight=_COUNT,
+    ambiguous={
+        "type": "integer",
+        "description": "Those in flight of which the upstream has not said that it has them.",
     },
-}
+    pausedAt=_TIME_OR_NULL,
+    webhookField={"type": ["string", "null"], "enum": ["webhook_url", "webhookUrl", None]},
+    trouble=_TEXT_OR_NULL,
+    troubleAt=_TIME_OR_NULL,
+    keys={
+        "type": "array",
+        "items": _object(
+            fingerprint={"type": "string"},
+            state={"enum": ["ready", "held", "probing"]},
+            heldUntil=_TIME_OR_NULL,
+            reason=_TEXT_OR_NULL,
+            failureCount=_COUNT,
+        ),
+    },
+)
 
 SCHEMAS: Final[dict[str, Any]] = {
     "Error": {
@@ -161,6 +192,22 @@ SCHEMAS: Final[dict[str, Any]] = {
         },
         "additionalProperties": True,
     },
+    "Status": {
+        "type": "object",
+        "required": ["upstream", "teams", "jobs", "webhooks"],
+        "properties": {
+            "upstream": _UPSTREAM,
+            "teams": _object(paused={"type": "array", "items": {"type": "string"}}),
+            "jobs": _object(
+                waiting=_COUNT,
+                moreWaiting={"type": "boolean"},
+                oldestWaitingSeconds={"type": ["number", "null"]},
+                overdue=_COUNT,
+                moreOverdue={"type": "boolean"},
+            ),
+            "webhooks": _object(pollOnly={"type": "boolean"}, unsigned={"enum": ["poll", "reject"]}),
+        },
+    },
 }
 
 _ERRORS: Final = {"400": _failure("Something in the request is wrong"), "503": _failure("Not now: see Retry-After")}
@@ -199,6 +246,7 @@ _ANSWERS: Final = {
         "200": _json("The job as it is now", {"$ref": "#/components/schemas/Job"}),
         "404": _failure("Your team has no such job"),
     },
+    ("GET", "/v1/status"): {"200": _json("How things stand", {"$ref": "#/components/schemas/Status"})},
     ("GET", "/readyz"): {
         "200": _json("Ready, perhaps degraded", {"type": "object"}, {"status": "ok", "degraded": []}),
         "503": _json("Not ready", {"type": "object"}, {"status": "unavailable", "missing": ["database"]}),

@@ -7,6 +7,7 @@ from starlette.responses import Response
 
 from app.http import caller, context, json_response
 from app.ops.health import check_readiness
+from app.ops.status import read_status
 from app.ops.trace import trace_job
 
 
@@ -36,3 +37,13 @@ async def get_trace(request: Request) -> Response:
     async with ctx.db.reading() as connection:
         trace = await trace_job(connection, request.path_params["job_id"], only_team=who.only_team, now=ctx.now())
     return json_response(trace)
+
+
+async def get_status(request: Request) -> Response:
+    """Read how things stand: the upstream account and its keys, paused teams, jobs that wait or take too long.
+
+    A key that is `held` sends nothing before `heldUntil`; one that is `probing` sends a single job to see whether it
+    works again. Jobs are counted up to 10,000; `moreWaiting` and `moreOverdue` say that there are more.
+    """
+    await caller(request, "ops")
+    return json_response(await read_status(context(request)))

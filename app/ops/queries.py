@@ -11,7 +11,8 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db import AnyRow
-from app.jobs.queries.reading import JOB_COLUMNS
+from app.jobs.queries.reading import JOB_COLUMNS, OVERDUE
+from app.models import IN_FLIGHT
 
 
 async def find_traced_job(
@@ -67,3 +68,77 @@ async def list_key_names(connection: AsyncConnection, key_ids: Iterable[UUID]) -
     """The names of these API keys; one that is gone is left out."""
     statement = text("SELECT id, name FROM api_keys WHERE id = ANY(CAST(:ids AS uuid[]))")
     return {row.id: row.name for row in await connection.execute(statement, {"ids": list(key_ids)})}
+
+
+async def find_account(connection: AsyncConnection, account: str) -> AnyRow | None:
+    """What was learned of an upstream account, and whether it is paused."""
+    return (await connection.execute(_FIND_ACCOUNT, {"account": account})).one_or_none()
+
+
+_FIND_ACCOUNT: Final = text(
+    """
+    SELECT cap, cap_lowered_to, cap_lowered_until, paused_at, webhook_field, trouble, trouble_at
+    FROM upstream_accounts WHERE id = :account
+    """
+)
+
+
+async def list_upstream_keys(connection: AsyncConnection, account: str) -> Sequence[AnyRow]:
+    """The circuit breakers of an account's keys, those that are not in use any more among them."""
+    return (await connection.execute(_LIST_UPSTREAM_KEYS, {"account": account})).all()
+
+
+_LIST_UPSTREAM_KEYS: Final = text(
+    "SELECT fingerprint, failure_count, held_until, hold_reason, must_probe FROM upstream_keys WHERE account = :account"
+)
+
+
+async def list_paused_teams(connection: AsyncConnection) -> list[str]:
+    """The names of the teams for which nothing is sent."""
+    rows = await connection.execute(text("SELECT name FROM teams WHERE paused_at IS NOT NULL ORDER BY name"))
+    return [row.name for row in rows]
+
+
+async def count_jobs(connection: AsyncConnection, account: str, *, now: datetime, limit: int) -> AnyRow:
+    """How many jobs of an account wait, are in flight, are ambiguous, and since when the oldest waits; how many of any
+    account are overdue.
+
+    Waiting and overdue ones are counted up to `limit`; those in flight are as few as the cap. The oldest is found by one
+    step through the index for each priority that a team uses, however many jobs wait. What is counted is put in the
+    index's order, so that the planner does not look for a few such jobs among all that were ever over.
+    """
+    return (await connection.execute(_COUNT_JOBS, {"account": account, "now": now, "limit": limit})).one()
+
+
+_WAITING: Final = "upstream_account = :account AND dispatch_at IS NOT NULL AND ambiguous_since IS NULL"
+
+_COUNT_JOBS: Final = text(
+    f"""
+    WITH RECURSIVE head AS (
+        SELECT teams.id AS team_id, first.priority, first.created_at
+        FROM teams CROSS JOIN LATERAL (
+            SELECT priority, created_at FROM jobs WHERE {_WAITING} AND team_id = teams.id
+            ORDER BY priority DESC, created_at, id LIMIT 1
+        ) AS first
+        UNION ALL
+        SELECT head.team_id, next.priority, next.created_at
+        FROM head CROSS JOIN LATERAL (
+            SELECT priority, created_at FROM jobs
+            WHERE {_WAITING} AND team_id = head.team_id AND priority < head.priority
+            ORDER BY priority DESC, created_at, id LIMIT 1
+        ) AS next
+    ), flying AS (
+        SELECT count(*) AS in_flight, count(*) FILTER (WHERE upstream_id IS NULL) AS ambiguous
+        FROM jobs WHERE upstream_account = :account AND {IN_FLIGHT}
+    )
+    SELECT in_flight, ambiguous,
+        (SELECT min(created_at) FROM head) AS oldest_waiting_at,
+        (SELECT count(*) FROM (
+            SELECT 1 FROM jobs WHERE {_WAITING} ORDER BY team_id, priority DESC, created_at, id LIMIT :limit
+        ) AS few) AS waiting,
+        (SELECT count(*) FROM (
+            SELECT 1 FROM jobs WHERE {OVERDUE} ORDER BY team_id, created_at, id LIMIT :limit
+        ) AS few) AS overdue
+    FROM flying
+    """  # noqa: S608 - the only parts put in are constants of ours
+)

@@ -16,6 +16,9 @@ JOB_COLUMNS: Final = """id, operation, model, status, progress, error, error_cod
     retry_of, CAST(result AS text), CAST(input AS text), CAST(metadata AS text), callback IS NOT NULL AS has_callback"""
 """What the job object is made of. JSON columns come as text."""
 
+OVERDUE: Final = "overdue_at <= :now AND completed_at IS NULL"
+"""Which jobs take longer than they should; the first half is what the index on them needs."""
+
 _FIND: Final = text(
     f"""
     SELECT {JOB_COLUMNS} FROM jobs

@@ -1,0 +1,132 @@
+"""How things stand: the upstream account and its keys, who is paused, what waits. Counts stop where they say no more."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, Literal
+
+from app.context import Context
+from app.db import AnyRow
+from app.jobs.claim import DEFAULT_CAP
+from app.jobs.reading import timestamp
+from app.ops import queries
+
+MOST_COUNTED: Final = 10_000
+
+KeyState = Literal["ready", "held", "probing"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """The jobs at one upstream account. Waiting and overdue ones are counted up to `MOST_COUNTED`."""
+
+    waiting: int
+    more_waiting: bool
+    oldest_waiting_seconds: float | None
+    in_flight: int
+    ambiguous: int
+    overdue: int
+    more_overdue: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyHealth:
+    """What the circuit breaker of an upstream key says: `probing` lets one job go ahead of the others."""
+
+    fingerprint: str
+    state: KeyState
+    held_until: datetime | None
+    reason: str | None
+    failure_count: int
+
+
+async def read_load(ctx: Context) -> Load:
+    """Count the jobs at the upstream account that this process sends to; overdue ones wherever they are."""
+    now = ctx.now()
+    async with ctx.db.reading() as connection:
+        row = await queries.count_jobs(connection, ctx.account, now=now, limit=MOST_COUNTED + 1)
+    oldest = row.oldest_waiting_at
+    return Load(
+        waiting=min(row.waiting, MOST_COUNTED),
+        more_waiting=row.waiting > MOST_COUNTED,
+        oldest_waiting_seconds=max(round((now - oldest).total_seconds(), 3), 0.0) if oldest else None,
+        in_flight=row.in_flight,
+        ambiguous=row.ambiguous,
+        overdue=min(row.overdue, MOST_COUNTED),
+        more_overdue=row.overdue > MOST_COUNTED,
+    )
+
+
+async def read_keys(ctx: Context) -> list[KeyHealth]:
+    """The upstream keys that this process may use, the current one first; one that never failed is ready."""
+    now = ctx.now()
+    async with ctx.db.reading() as connection:
+        rows = await queries.list_upstream_keys(connection, ctx.account)
+    known = {row.fingerprint: row for row in rows}
+    return [_judge_key(fingerprint, known.get(fingerprint), now) for fingerprint in ctx.upstream_keys]
+
+
+async def read_status(ctx: Context) -> dict[str, Any]:
+    """The answer of `GET /v1/status`."""
+    async with ctx.db.reading() as connection:
+        account = await queries.find_account(connection, ctx.account)
+        paused = await queries.list_paused_teams(connection)
+    load = await read_load(ctx)
+    keys = await read_keys(ctx)
+    return {
+        "upstream": _shape_account(ctx, account)
+        | {"inFlight": load.in_flight, "ambiguous": load.ambiguous, "keys": [_shape_key(key) for key in keys]},
+        "teams": {"paused": paused},
+        "jobs": {
+            "waiting": load.waiting,
+            "moreWaiting": load.more_waiting,
+            "oldestWaitingSeconds": load.oldest_waiting_seconds,
+            "overdue": load.overdue,
+            "moreOverdue": load.more_overdue,
+        },
+        "webhooks": {"pollOnly": ctx.settings.poll_only, "unsigned": ctx.settings.unsigned_webhooks},
+    }
+
+
+def _judge_key(fingerprint: str, row: AnyRow | None, now: datetime) -> KeyHealth:
+    if row is None:
+        return KeyHealth(fingerprint=fingerprint, state="ready", held_until=None, reason=None, failure_count=0)
+    held = row.held_until is not None and row.held_until > now
+    state: KeyState = "held" if held else "probing" if row.must_probe else "ready"
+    return KeyHealth(
+        fingerprint=fingerprint,
+        state=state,
+        held_until=row.held_until if held else None,
+        reason=None if state == "ready" else row.hold_reason,
+        failure_count=row.failure_count,
+    )
+
+
+def _shape_account(ctx: Context, row: AnyRow | None) -> dict[str, Any]:
+    """What is known of the account; its row comes with the first job that is sent."""
+    pinned = None if ctx.settings.webhook_field == "auto" else ctx.settings.webhook_field
+    lowered = row is not None and row.cap_lowered_until is not None and row.cap_lowered_until > ctx.now()
+    return {
+        "account": ctx.account,
+        "cap": ctx.settings.max_in_flight or (row.cap if row else None) or DEFAULT_CAP,
+        "capLoweredTo": row.cap_lowered_to if row and lowered else None,
+        "pausedAt": _time(row.paused_at) if row else None,
+        "webhookField": pinned or (row.webhook_field if row else None),
+        "trouble": row.trouble if row else None,
+        "troubleAt": _time(row.trouble_at) if row else None,
+    }
+
+
+def _shape_key(key: KeyHealth) -> dict[str, Any]:
+    return {
+        "fingerprint": key.fingerprint,
+        "state": key.state,
+        "heldUntil": _time(key.held_until),
+        "reason": key.reason,
+        "failureCount": key.failure_count,
+    }
+
+
+def _time(time: datetime | None) -> str | None:
+    return timestamp(time) if time else None

@@ -1,0 +1,251 @@
+"""How things stand: what the account may do, which of its keys are held, who is paused, what waits."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, Final
+
+import pytest
+from sqlalchemy import text
+
+from app.apiframe.signature import fingerprint
+from app.jobs import dispatch
+from app.ops import queries, status
+from app.simulator.server import RunningSimulator
+from tests.harness import FLUX, SIMULATOR_KEY, Caller, Service, refused
+
+LATER: Final = {"Prefer": "respond-async"}
+TIME: Final = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
+
+
+@pytest.fixture
+async def quiet(serve: Callable[..., Any], simulate: Callable[..., RunningSimulator]) -> Service:
+    """A service that sends nothing by itself, to an upstream whose jobs do not end."""
+    started: Service = await serve(simulate(hold=True), loops=False)
+    return started
+
+
+@pytest.fixture
+async def operator(quiet: Service) -> Caller:
+    """Whoever may ask."""
+    return await quiet.new_caller("operators", scopes=("ops",))
+
+
+async def stands(operator: Caller) -> dict[str, Any]:
+    answer = await operator.http.get("/v1/status")
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+async def change(service: Service, statement: str, **values: Any) -> None:
+    async with service.ctx.db.transaction() as tx:
+        await tx.execute(text(statement), values)
+
+
+async def break_key(
+    service: Service, name: str, held_seconds: float | None, reason: str | None, *, must_probe: bool = False
+) -> None:
+    """Write down what the circuit breaker of a key says."""
+    held_until = None if held_seconds is None else service.ctx.now() + timedelta(seconds=held_seconds)
+    await change(
+        service,
+        """
+        INSERT INTO upstream_keys (account, fingerprint, failure_count, held_until, hold_reason, must_probe, updated_at)
+        VALUES (:account, :name, 4, :held_until, :reason, :must_probe, now())
+        ON CONFLICT (account, fingerprint) DO UPDATE SET held_until = excluded.held_until,
+            hold_reason = excluded.hold_reason, must_probe = excluded.must_probe
+        """,
+        account=service.ctx.account,
+        name=name,
+        held_until=held_until,
+        reason=reason,
+        must_probe=must_probe,
+    )
+
+
+async def test_a_service_that_has_sent_nothing_yet_says_what_it_would_do(quiet: Service, operator: Caller) -> None:
+    assert await stands(operator) == {
+        "upstream": {
+            "account": quiet.ctx.account,
+            "cap": 10,
+            "capLoweredTo": None,
+            "pausedAt": None,
+            "webhookField": None,
+            "trouble": None,
+            "troubleAt": None,
+            "inFlight": 0,
+            "ambiguous": 0,
+            "keys": [
+                {
+                    "fingerprint": fingerprint(SIMULATOR_KEY),
+                    "state": "ready",
+                    "heldUntil": None,
+                    "reason": None,
+                    "failureCount": 0,
+                }
+            ],
+        },
+        "teams": {"paused": []},
+        "jobs": {
+            "waiting": 0,
+            "moreWaiting": False,
+            "oldestWaitingSeconds": None,
+            "overdue": 0,
+            "moreOverdue": False,
+        },
+        "webhooks": {"pollOnly": False, "unsigned": "poll"},
+    }
+
+
+async def test_jobs_are_counted_by_what_they_wait_for(quiet: Service, operator: Caller) -> None:
+    stranger = await quiet.new_caller("strangers")
+    sent, unclear, overdue, over = [await quiet.caller.accepted(FLUX, **LATER) for _ in range(4)]
+    assert await dispatch.run_once(quiet.ctx) == 4
+    oldest = await stranger.accepted(FLUX | {"priority": -5}, **LATER)
+    await stranger.accepted(FLUX | {"priority": 5}, **LATER)
+    await quiet.caller.accepted(FLUX, **LATER)
+    await change(quiet, "UPDATE jobs SET created_at = now() - interval '90 seconds' WHERE id = :id", id=oldest)
+    await change(quiet, "UPDATE jobs SET upstream_id = NULL WHERE id = :id", id=unclear)
+    await change(quiet, "UPDATE jobs SET overdue_at = now() + interval '1 hour' WHERE id = :id", id=sent)
+    for job_id in (overdue, over):
+        await change(quiet, "UPDATE jobs SET overdue_at = now() - interval '1 second' WHERE id = :id", id=job_id)
+    await change(
+        quiet,
+        "UPDATE jobs SET completed_at = now(), status = 'FAILED', concluded_by = 'upstream' WHERE id = :id",
+        id=over,
+    )
+
+    found = await stands(operator)
+
+    assert (found["upstream"]["inFlight"], found["upstream"]["ambiguous"]) == (3, 1)
+    assert (found["jobs"]["waiting"], found["jobs"]["moreWaiting"]) == (3, False)
+    assert (found["jobs"]["overdue"], found["jobs"]["moreOverdue"]) == (1, False)
+    assert 90 <= found["jobs"]["oldestWaitingSeconds"] < 180
+
+
+async def test_a_count_stops_and_says_so(quiet: Service, operator: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(status, "MOST_COUNTED", 2)
+    for _ in range(3):
+        await quiet.caller.accepted(FLUX, **LATER)
+    await change(quiet, "UPDATE jobs SET overdue_at = now()")
+
+    found = (await stands(operator))["jobs"]
+
+    assert (found["waiting"], found["moreWaiting"]) == (2, True)
+    assert (found["overdue"], found["moreOverdue"]) == (2, True)
+
+
+async def test_a_key_is_held_until_its_time_then_probed_then_ready(quiet: Service, operator: Caller) -> None:
+    name = fingerprint(SIMULATOR_KEY)
+    await break_key(quiet, "of-a-key-that-is-gone", 600, "refused")
+
+    await break_key(quiet, name, 600, "our key is refused: 401", must_probe=True)
+    (held,) = (await stands(operator))["upstream"]["keys"]
+    await break_key(quiet, name, -1, "our key is refused: 401", must_probe=True)
+    (probing,) = (await stands(operator))["upstream"]["keys"]
+    await break_key(quiet, name, -1, "our key is refused: 401")
+    (ready,) = (await stands(operator))["upstream"]["keys"]
+
+    assert (held["state"], held["reason"], held["failureCount"]) == ("held", "our key is refused: 401", 4)
+    assert re.fullmatch(TIME, held["heldUntil"])
+    assert (probing["state"], probing["heldUntil"], probing["reason"]) == ("probing", None, "our key is refused: 401")
+    assert (ready["state"], ready["heldUntil"], ready["reason"]) == ("ready", None, None)
+
+
+async def test_the_account_says_what_was_learned_of_it(quiet: Service, operator: Caller) -> None:
+    await quiet.caller.accepted(FLUX)  # makes the account's row
+    await change(
+        quiet,
+        """
+        UPDATE upstream_accounts SET cap = 25, cap_lowered_to = 7, cap_lowered_until = now() + interval '1 minute',
+            paused_at = now(), webhook_field = 'webhookUrl', trouble = 'signatures', trouble_at = now()
+        """,
+    )
+    found = (await stands(operator))["upstream"]
+    assert (found["cap"], found["capLoweredTo"]) == (25, 7)
+    assert (found["webhookField"], found["trouble"]) == ("webhookUrl", "signatures")
+    assert re.fullmatch(TIME, found["pausedAt"])
+    assert re.fullmatch(TIME, found["troubleAt"])
+
+    await change(
+        quiet, "UPDATE upstream_accounts SET cap_lowered_until = now() - interval '1 second', paused_at = NULL"
+    )
+    found = (await stands(operator))["upstream"]
+    assert (found["capLoweredTo"], found["pausedAt"]) == (None, None)
+
+
+async def test_settings_go_before_what_was_learned(
+    serve: Callable[..., Any], simulate: Callable[..., RunningSimulator]
+) -> None:
+    service = await serve(
+        simulate(hold=True), loops=False, max_in_flight=3, webhook_field="webhook_url", public_base_url=None
+    )
+    operator = await service.new_caller("operators", scopes=("admin",))
+    await service.caller.accepted(FLUX)
+    await change(service, "UPDATE upstream_accounts SET cap = 25, webhook_field = 'webhookUrl'")
+
+    found = await stands(operator)
+
+    assert (found["upstream"]["cap"], found["upstream"]["webhookField"]) == (3, "webhook_url")
+    assert found["webhooks"]["pollOnly"] is True
+
+
+async def test_paused_teams_are_named(quiet: Service, operator: Caller) -> None:
+    await quiet.new_caller("archive")
+    await change(quiet, "UPDATE teams SET paused_at = now() WHERE name IN ('tests', 'archive')")
+
+    assert (await stands(operator))["teams"]["paused"] == ["archive", "tests"]
+
+
+async def test_only_operators_may_ask(quiet: Service) -> None:
+    others = await quiet.new_caller("tests", scopes=("submit", "read", "subscribe"))
+
+    assert "ops" in refused(await others.http.get("/v1/status"), 403)["error"]
+    refused(await others.http.get("/v1/status", headers={"X-API-Key": "unknown"}), 401)
+
+
+async def test_the_oldest_that_waits_is_found_without_reading_all_that_wait(quiet: Service) -> None:
+    """By the index, one step for each priority of each team; what is over long since is not looked at either."""
+    template = await quiet.caller.accepted(FLUX, **LATER)
+    await change(
+        quiet,
+        """
+        INSERT INTO jobs (id, team_id, key_id, created_at, updated_at, operation, model, input, upstream_account,
+            wire_body, priority, status, completed_at, dispatch_at)
+        SELECT gen_random_uuid(), team_id, key_id, created_at + n * interval '1 ms', updated_at, operation, model, input,
+            upstream_account, wire_body, n % 3,
+            CASE WHEN n <= 9000 THEN 'FAILED' ELSE 'QUEUED' END,
+            CASE WHEN n <= 9000 THEN created_at END,
+            CASE WHEN n > 9000 THEN created_at END
+        FROM jobs CROSS JOIN generate_series(1, 12000) AS n WHERE id = :id
+        """,
+        id=template,
+    )
+    async with quiet.ctx.db.reading() as connection:
+        await connection.execute(text("VACUUM ANALYZE jobs"))
+
+    load = await status.read_load(quiet.ctx)
+    (plan,) = await quiet.rows(
+        f"EXPLAIN (ANALYZE, FORMAT JSON) {queries._COUNT_JOBS.text}",
+        account=quiet.ctx.account,
+        now=quiet.ctx.now(),
+        limit=101,
+    )
+
+    assert load.waiting == 3001
+    assert load.oldest_waiting_seconds is not None
+    read = list(rows_read(plan[0][0]["Plan"]))
+    assert {name for name, _ in read} <= {"ix_jobs_waiting", "ix_jobs_in_flight", "ix_jobs_overdue", "teams", "head"}
+    assert sum(count for _, count in read) < 200
+
+
+def rows_read(node: dict[str, Any]) -> Any:
+    """What each scan of a plan reads: an index or a table, and how many rows of it."""
+    name = node.get("Index Name") or node.get("Relation Name") or node.get("CTE Name")
+    if name:
+        yield name, node["Actual Rows"] * node["Actual Loops"]
+    for child in node.get("Plans", ()):
+        yield from rows_read(child)
