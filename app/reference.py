@@ -223,7 +223,10 @@ _ANSWERS: Final = {
         "409": _failure("The Idempotency-Key stands for another request"),
         "413": _failure("The body is larger than 1 MiB"),
     },
-    ("GET", "/v2/jobs"): {"200": _json("A page of jobs", {"$ref": "#/components/schemas/JobList"})},
+    ("GET", "/v2/jobs"): {
+        "200": _json("A page of jobs", {"$ref": "#/components/schemas/JobList"}),
+        "403": _failure("Another team's jobs, and the key lacks the scope `ops`"),
+    },
     ("GET", "/v2/jobs/{job_id}"): {
         "200": _json("The job", {"$ref": "#/components/schemas/Job"}),
         "404": _failure("Your team has no such job"),
@@ -297,9 +300,16 @@ _PARAMETERS: Final = {
     ("GET", "/v2/jobs"): [
         _query("status", {"type": "string", "enum": list(STATUSES)}),
         _query("model", {"type": "string"}),
+        _query("operation", {"type": "string"}),
+        _query("overdue", {"type": "string", "enum": ["true", "false"], "default": "false"}, "Only overdue ones"),
+        _query("team", {"type": "string"}, "Your own team; with the scope `ops` any other, or `*` for all"),
         _query("limit", {"type": "integer", "minimum": 1, "maximum": 100, "default": 20}),
         _query("cursor", {"type": "string"}, "`nextCursor` of the page before"),
-        _query("scope", {"type": "string", "enum": ["user", "team"], "default": "user"}),
+        _query(
+            "scope",
+            {"type": "string", "enum": ["user", "team"], "default": "user"},
+            "`team` goes without saying if one is named",
+        ),
         _query("search", {"type": "string", "format": "uuid"}, "A job id, ours or the upstream's"),
         _query("include_models", {"type": "string", "enum": ["true", "false"], "default": "false"}),
     ],

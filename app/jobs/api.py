@@ -43,9 +43,10 @@ async def get_job(request: Request) -> Response:
 async def list_jobs(request: Request) -> Response:
     """List jobs, newest first: those of this key, or with `scope=team` of the whole team.
 
-    `status`, `model` and `search` (a job id, ours or the upstream's) filter; `limit` is 1 to 100; `cursor` takes the
-    `nextCursor` of the page before. Pages are stable whatever is submitted meanwhile. `include_models=true` adds the
-    models that the team has used.
+    `status`, `model`, `operation`, `search` (a job id, ours or the upstream's) and `overdue=true` (those under way that
+    take longer than 99 in 100 of their model) filter. With the scope `ops`, `team` names another team, or all of them by
+    `*`. `limit` is 1 to 100; `cursor` takes the `nextCursor` of the page before. Pages are stable whatever is submitted
+    meanwhile. `include_models=true` adds the models that have been used.
     """
     who = await caller(request, "read", "ops")
     asked = reading.JobFilter.parse(request.query_params)

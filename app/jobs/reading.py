@@ -10,11 +10,12 @@ from typing import Any, Final
 from uuid import UUID
 
 import msgspec
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.auth import Caller
 from app.context import Context
 from app.db import AnyRow
-from app.errors import Invalid, NotFound
+from app.errors import Forbidden, Invalid, NotFound
 from app.jobs.queries import reading
 from app.models import FINAL, STATUSES
 from app.notify import wait
@@ -26,6 +27,8 @@ LOOK_AGAIN_SECONDS: Final = 5.0
 
 FILES_KEPT: Final = timedelta(hours=24)
 """After so long the upstream purges a completed job's files."""
+
+ALL_TEAMS: Final = "*"
 
 DEFAULT_LIMIT: Final = 20
 LARGEST_LIMIT: Final = 100
@@ -74,10 +77,13 @@ async def show(ctx: Context, caller: Caller, job_id: UUID) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobFilter:
-    """Apiframe's parameters of `GET /v2/jobs`, checked."""
+    """Apiframe's parameters of `GET /v2/jobs` and ours, checked. `team` is a name, or `*` for all teams."""
 
     status: str | None = None
     model: str | None = None
+    operation: str | None = None
+    team: str | None = None
+    overdue: bool = False
     limit: int = DEFAULT_LIMIT
     cursor: Cursor | None = None
     whole_team: bool = False
@@ -97,16 +103,20 @@ class JobFilter:
         search = _uuid(query.get("search"))
         if "search" in query and search is None:
             faults["search"] = ["Expected a job id"]
-        if "\0" in query.get("model", ""):
-            faults["model"] = ["Must not contain a NUL character"]
+        for name in ("model", "operation", "team"):
+            if "\0" in query.get(name, ""):
+                faults[name] = ["Must not contain a NUL character"]
         if faults:
             raise Invalid(details=faults)
         return cls(
             status=query.get("status"),
             model=query.get("model"),
+            operation=query.get("operation"),
+            team=query.get("team"),
+            overdue=query.get("overdue") == "true",
             limit=int(limit),
             cursor=Cursor.parse(query["cursor"]) if "cursor" in query else None,
-            whole_team=query.get("scope") == "team",
+            whole_team=query.get("scope", "team" if "team" in query else "user") == "team",
             search=search,
             include_models=query.get("include_models") == "true",
         )
@@ -116,31 +126,54 @@ _CHOICES: Final[dict[str, tuple[str, ...]]] = {
     "status": STATUSES,
     "scope": ("user", "team"),
     "include_models": ("true", "false"),
+    "overdue": ("true", "false"),
 }
 
 
 async def list_jobs(ctx: Context, caller: Caller, asked: JobFilter) -> dict[str, Any]:
-    """A page of jobs, newest first: this key's, or with `scope=team` the whole team's."""
+    """A page of jobs, newest first: this key's, or with `scope=team` the whole team's, or another team's.
+
+    Raises Forbidden where the caller may not see that team, Invalid where there is none of that name.
+    """
+    now = ctx.now()
     async with ctx.db.reading() as connection:
+        team_id = await _identify_team(connection, caller, asked.team)
         rows = await reading.list_jobs(
             connection,
-            team_id=caller.team_id,
-            key_id=None if asked.whole_team else caller.key_id,
-            status=asked.status,
-            model=asked.model,
+            team_id=team_id,
+            equal={
+                "key_id": None if asked.whole_team else caller.key_id,
+                "status": asked.status,
+                "model": asked.model,
+                "operation": asked.operation,
+            },
             search=asked.search,
+            overdue_at=now if asked.overdue else None,
             after=asked.cursor,
             limit=asked.limit + 1,
         )
-        models = await reading.list_models(connection, caller.team_id) if asked.include_models else None
+        models = await reading.list_models(connection, team_id) if asked.include_models else None
     page, more = rows[: asked.limit], len(rows) > asked.limit
-    now = ctx.now()
     answer: dict[str, Any] = {
         "jobs": [shape_job(row, now) for row in page],
         "nextCursor": str(Cursor(page[-1].created_at, page[-1].id)) if more else None,
         "hasMore": more,
     }
     return answer if models is None else answer | {"models": models}
+
+
+async def _identify_team(connection: AsyncConnection, caller: Caller, name: str | None) -> UUID | None:
+    """The team whose jobs are asked for: the caller's own unless another is named; None means all of them."""
+    if name is None or name == caller.team:
+        return caller.team_id
+    if not caller.sees_all:
+        raise Forbidden("This key sees the jobs of its own team only")
+    if name == ALL_TEAMS:
+        return None
+    team_id = await reading.find_team(connection, name)
+    if team_id is None:
+        raise Invalid(details={"team": ["There is no team of this name"]})
+    return team_id
 
 
 def shape_job(row: AnyRow, now: datetime) -> dict[str, Any]:

@@ -12,10 +12,11 @@ from typing import Any, Final
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from app.clock import SettableClock
 from app.jobs import dispatch
+from app.jobs.queries import reading as queries
 from app.paging import Cursor
 from app.simulator.server import RunningSimulator
 from tests.harness import FLUX, Caller, Service, books, eventually, refused, tell
@@ -316,6 +317,9 @@ async def test_a_query_that_makes_no_sense_is_refused_by_its_name(quiet: Service
         "include_models": ("1", "", "True", "yes"),
         "cursor": ("x", "", "\0", "A" * 31, "A" * 33, "!" * 32, "\u00e9" * 32, "_" * 32, "A" * 4000),
         "model": ("\0", "a\0b"),
+        "operation": ("\0",),
+        "team": ("\0",),
+        "overdue": ("1", "", "True", "yes"),
     }
 
     for name, values in wrong.items():
@@ -441,3 +445,119 @@ async def test_times_are_written_with_milliseconds_in_utc(quiet: Service) -> Non
     assert re.fullmatch(TIME, written)
     kept = (await quiet.job(job_id)).created_at
     assert timedelta(0) <= kept - datetime.fromisoformat(written) < timedelta(milliseconds=1)
+
+
+async def make_overdue(service: Service, *job_ids: str, seconds: float = 1) -> None:
+    """Have these jobs be overdue since so many seconds ago; less than none is in the future."""
+    async with service.ctx.db.transaction() as tx:
+        for job_id in job_ids:
+            at = service.ctx.now() - timedelta(seconds=seconds)
+            await tx.execute(text("UPDATE jobs SET overdue_at = :at WHERE id = :id"), {"at": at, "id": job_id})
+
+
+async def test_overdue_jobs_are_those_under_way_past_their_time(quiet: Service) -> None:
+    first, second, later, over, _ = await fill(quiet.caller, 5)
+    other = (await fill(quiet.caller, 1, "zeta"))[0]
+    await make_overdue(quiet, first, second, over, other)
+    await make_overdue(quiet, later, seconds=-3600)
+    async with quiet.ctx.db.transaction() as tx:
+        await tx.execute(
+            text("UPDATE jobs SET status = 'FAILED', completed_at = now(), dispatch_at = NULL WHERE id = :id"),
+            {"id": over},
+        )
+
+    assert await ids(quiet.caller, overdue="true") == [other, second, first]
+    assert len(await ids(quiet.caller, overdue="false")) == 6
+    assert await ids(quiet.caller, overdue="true", model="zeta") == [other]
+    assert await ids(quiet.caller, overdue="true", status="FAILED") == []
+    page = await listed(quiet.caller, overdue="true", limit=2)
+    assert page["hasMore"] is True
+    assert await ids(quiet.caller, overdue="true", cursor=page["nextCursor"]) == [first]
+    assert all("overdue" not in job for job in page["jobs"])
+
+
+async def test_the_history_is_filtered_by_operation(quiet: Service) -> None:
+    first, second = await fill(quiet.caller, 2)
+    async with quiet.ctx.db.transaction() as tx:
+        await tx.execute(text("UPDATE jobs SET operation = 'videos/generate' WHERE id = :id"), {"id": first})
+
+    assert await ids(quiet.caller, operation="videos/generate") == [first]
+    assert await ids(quiet.caller, operation="images/generate") == [second]
+    assert await ids(quiet.caller, operation="images") == []
+
+
+async def test_an_operator_lists_the_jobs_of_any_team_or_of_all(quiet: Service) -> None:
+    stranger = await quiet.new_caller("strangers")
+    operator = await quiet.new_caller("operators", scopes=("ops",))
+    ours = await fill(quiet.caller, 2)
+    theirs = await fill(stranger, 2, "zeta")
+    latest = (await fill(quiet.caller, 1))[0]
+    await make_overdue(quiet, ours[0], theirs[1])
+
+    assert await ids(operator) == await ids(operator, team="operators") == []
+    assert await ids(operator, team="strangers") == theirs[::-1]
+    assert await ids(operator, team="*") == [latest, *theirs[::-1], *ours[::-1]]
+    assert await ids(operator, team="*", scope="user") == []
+    assert await ids(operator, team="*", overdue="true") == [theirs[1], ours[0]]
+    assert await ids(operator, team="*", search=theirs[0]) == [theirs[0]]
+    page = await listed(operator, team="*", limit=2, include_models="true")
+    assert page["models"] == ["midjourney", "zeta"]
+    assert await ids(operator, team="*", cursor=page["nextCursor"]) == [theirs[0], *ours[::-1]]
+    nobody = await operator.http.get("/v2/jobs", params={"team": "nobody"})
+    assert list(refused(nobody, 400)["details"]) == ["team"]
+
+
+async def test_other_teams_jobs_are_not_listed_for_anybody_else(quiet: Service) -> None:
+    await quiet.new_caller("strangers")
+    colleague = await quiet.new_caller("tests")
+    jobs = await fill(quiet.caller, 2)
+
+    for team in ("strangers", "nobody", "*", ""):
+        assert set(refused(await quiet.caller.http.get("/v2/jobs", params={"team": team}), 403)) == {"error"}
+    assert await ids(quiet.caller, team="tests") == await ids(colleague, team="tests") == jobs[::-1]
+    assert await ids(colleague, team="tests", scope="user") == []
+
+
+async def plan_of(service: Service, team_id: UUID | None, **wanted: Any) -> str:
+    """How PostgreSQL would find a page of jobs: the same call, with EXPLAIN before what it sends."""
+
+    def explain(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> tuple[str, Any]:
+        return f"EXPLAIN {statement}", parameters
+
+    engine = service.ctx.db.engine.sync_engine
+    event.listen(engine, "before_cursor_execute", explain, retval=True)
+    try:
+        async with service.ctx.db.reading() as connection:
+            rows = await queries.list_jobs(connection, team_id=team_id, equal={}, limit=21, **wanted)
+    finally:
+        event.remove(engine, "before_cursor_execute", explain)
+    return "\n".join(row[0] for row in rows)
+
+
+async def test_pages_are_found_by_their_indexes_however_long_the_history(quiet: Service) -> None:
+    (job_id,) = await fill(quiet.caller, 1)
+    async with quiet.ctx.db.transaction() as tx:
+        await tx.execute(
+            text(
+                """
+                INSERT INTO jobs (id, team_id, key_id, created_at, updated_at, operation, model, input, status,
+                    upstream_account, wire_body, dispatch_at, overdue_at)
+                SELECT gen_random_uuid(), team_id, key_id, created_at + n * interval '1 ms', updated_at, operation,
+                    model, input, status, upstream_account, wire_body, dispatch_at,
+                    CASE WHEN n % 500 = 0 THEN created_at END
+                FROM jobs CROSS JOIN generate_series(1, 10000) AS n WHERE id = :id
+                """
+            ),
+            {"id": job_id},
+        )
+    async with quiet.ctx.db.reading() as connection:
+        await connection.execute(text("VACUUM ANALYZE jobs"))
+        await connection.execute(text("VACUUM ANALYZE teams"))
+    team_id = (await quiet.job(job_id)).team_id
+
+    for team in (team_id, None):
+        history = await plan_of(quiet, team)
+        overdue = await plan_of(quiet, team, overdue_at=quiet.ctx.now())
+        assert "ix_jobs_team_history" in history
+        assert "ix_jobs_overdue" in overdue
+        assert "Seq Scan on jobs" not in history + overdue

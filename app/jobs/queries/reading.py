@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -35,48 +36,69 @@ async def find_job(connection: AsyncConnection, team_id: UUID | None, job_id: UU
 async def list_jobs(
     connection: AsyncConnection,
     *,
-    team_id: UUID,
-    key_id: UUID | None = None,
-    status: str | None = None,
-    model: str | None = None,
+    team_id: UUID | None,
+    equal: Mapping[str, object],
     search: UUID | None = None,
+    overdue_at: datetime | None = None,
     after: Cursor | None = None,
     limit: int,
 ) -> Sequence[AnyRow]:
-    """A team's jobs, newest first, after the cursor; only those of one key, status or model where given.
+    """The jobs of a team, or with None of all teams, newest first, after the cursor; only those that match.
 
-    `search` is an id in either world: ours or the upstream's.
+    `equal` holds columns and the values that they must have, None for any value. `search` is an id in either world:
+    ours or the upstream's. `overdue_at` leaves those that were overdue at that time.
     """
-    parameters: dict[str, Any] = {"team_id": team_id, "limit": limit}
-    conditions = ["team_id = :team_id"]
-    for column, value in (("key_id", key_id), ("status", status), ("model", model)):
-        if value is not None:
-            conditions.append(f"{column} = :{column}")
-            parameters[column] = value
+    wanted = {column: value for column, value in equal.items() if value is not None}
+    parameters: dict[str, Any] = wanted | {"limit": limit}
+    conditions = ["team_id = teams.id" if team_id is None else "team_id = :team_id"]
+    conditions += [f"{column} = :{column}" for column in wanted]
+    if team_id is not None:
+        parameters["team_id"] = team_id
     if search is not None:
         conditions.append("(id = :search OR upstream_id = :search_text)")
         parameters |= {"search": search, "search_text": str(search)}
+    if overdue_at is not None:
+        conditions.append(OVERDUE)
+        parameters["now"] = overdue_at
     if after is not None:
         conditions.append("(created_at, id) < (:after_time, :after_id)")
         parameters |= {"after_time": after.created_at, "after_id": after.id}
-    where = " AND ".join(conditions)
-    statement = f"SELECT {JOB_COLUMNS} FROM jobs WHERE {where} ORDER BY created_at DESC, id DESC LIMIT :limit"  # noqa: S608
-    return (await connection.execute(text(statement), parameters)).all()
+    return (await connection.execute(text(_page(conditions, all_teams=team_id is None)), parameters)).all()
+
+
+def _page(conditions: Sequence[str], *, all_teams: bool) -> str:
+    """The statement for a page. That of all teams is merged from one page of each, by the index on a team's history."""
+    order = "ORDER BY page.created_at DESC, page.id DESC LIMIT :limit"
+    page = f"SELECT * FROM jobs AS page WHERE {' AND '.join(conditions)} {order}"  # noqa: S608 - all parts are ours
+    if all_teams:
+        page = f"SELECT page.* FROM teams CROSS JOIN LATERAL ({page}) AS page {order}"  # noqa: S608
+    return f"SELECT {JOB_COLUMNS} FROM ({page}) AS page {order}"  # noqa: S608
+
+
+async def find_team(connection: AsyncConnection, name: str) -> UUID | None:
+    """The team of this name, or None."""
+    found: UUID | None = await connection.scalar(text("SELECT id FROM teams WHERE name = :name"), {"name": name})
+    return found
 
 
 _MODELS: Final = text(
     """
-    WITH RECURSIVE used AS (
-        (SELECT model FROM jobs WHERE team_id = :team_id ORDER BY model LIMIT 1)
-        UNION ALL
-        SELECT (SELECT model FROM jobs WHERE team_id = :team_id AND model > used.model ORDER BY model LIMIT 1)
-        FROM used WHERE used.model IS NOT NULL
-    )
-    SELECT model FROM used WHERE model IS NOT NULL
+    SELECT DISTINCT found.model
+    FROM teams CROSS JOIN LATERAL (
+        WITH RECURSIVE used AS (
+            (SELECT model FROM jobs WHERE team_id = teams.id ORDER BY model LIMIT 1)
+            UNION ALL
+            SELECT (SELECT model FROM jobs WHERE team_id = teams.id AND model > used.model ORDER BY model LIMIT 1)
+            FROM used WHERE used.model IS NOT NULL
+        )
+        SELECT model FROM used WHERE model IS NOT NULL
+    ) AS found
+    WHERE CAST(:team_id AS uuid) IS NULL OR teams.id = :team_id
+    ORDER BY found.model
     """
 )
 
 
-async def list_models(connection: AsyncConnection, team_id: UUID) -> list[str]:
-    """The models a team has used: one step through the index for each, however many jobs there are."""
+async def list_models(connection: AsyncConnection, team_id: UUID | None) -> list[str]:
+    """The models a team has used, or with None all teams: one step through the index for each, however many jobs."""
     return [row.model for row in await connection.execute(_MODELS, {"team_id": team_id})]
