@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
+import msgspec
 import typer
 from rich.console import Console
 from rich.markup import escape
@@ -24,6 +25,7 @@ from app.db import OUTAGES, is_outage
 from app.errors import ApiError, StartupError
 from app.models import SCOPES
 from app.ops import doctor as checks
+from app.ops import trace
 from app.simulator import server as simulator
 from app.simulator.config import SimulatorConfig
 from app.teams import keys as team_keys
@@ -39,6 +41,8 @@ app = typer.Typer(
 )
 keys = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True)
 app.add_typer(keys, name="keys")
+jobs = typer.Typer(help="Look into jobs.", no_args_is_help=True)
+app.add_typer(jobs, name="jobs")
 
 out = Console(highlight=False, width=None if sys.stdout.isatty() else 200)  # no terminal, nothing to fit lines into
 
@@ -231,6 +235,40 @@ def revoke_key(key_id: Annotated[str, typer.Argument(help="The key's id, as `key
     if not _run(run(_settings(), uuid)):
         raise StartupError(f"there is no key {key_id} that is not revoked already")
     out.print(f"Revoked {key_id}.")
+
+
+@jobs.command("show")
+def show_job(
+    job_id: Annotated[str, typer.Argument(help="The job's id, ours or the upstream's.")], as_json: AsJson = False
+) -> None:
+    """Show everything that happened to a job of any team, in order."""
+
+    async def run(settings: Settings) -> dict[str, Any]:
+        async with open_context(settings) as ctx, ctx.db.reading() as connection:
+            return await trace.trace_job(connection, job_id, only_team=None, now=ctx.now())
+
+    found = msgspec.json.encode(_run(run(_settings())))
+    if as_json:
+        print(msgspec.json.format(found, indent=2).decode())
+        return
+    told = json.loads(found)
+    for name in ("id", "team", "model", "status", "error", "upstreamId", "nextDispatchAt", "nextPollAt", "overdue"):
+        if told["job"][name]:
+            out.print(f"{name:<14} {told['job'][name]}", markup=False, soft_wrap=True)
+    if told["hasMore"]:
+        out.print("Older steps are left out.")
+    out.print(_table_of_steps(told["steps"]))
+
+
+def _table_of_steps(steps: list[dict[str, Any]]) -> Table:
+    fixed = (Column(name, no_wrap=True) for name in ("time", "+seconds", "what", "by"))
+    table = Table(*fixed, Column("details", overflow="fold"), box=None, pad_edge=False)
+    table.columns[1].justify = "right"
+    for step in steps:
+        by = step["byName"] or step["by"]
+        shown = (step["at"], f"{step['afterSeconds']:+.3f}", step["what"], by, trace.describe(step))
+        table.add_row(*(escape(text) for text in shown))
+    return table
 
 
 def _settings(**given: object) -> Settings:

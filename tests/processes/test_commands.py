@@ -9,7 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from app.simulator.server import RunningSimulator
-from tests.harness import SIMULATOR_KEY
+from tests.harness import FLUX, SIMULATOR_KEY
 from tests.processes.harness import (
     Ended,
     Program,
@@ -75,6 +75,39 @@ def last_good_request(url: str, key: str) -> float:
             asked_at = time.time()
     assert status == 401
     return good_until
+
+
+def test_a_job_is_shown_with_all_that_happened_to_it(
+    launch: Callable[..., Program],
+    run: Callable[..., list[Ended]],
+    simulator: RunningSimulator,
+    database_url: str,
+) -> None:
+    """By its id in either world, to people and to scripts, whatever the team is called; the service need not run."""
+    database = {"DATABASE_URL": database_url}
+    url = ready(launch("serve", **in_front_of(simulator, database_url)))
+    (made,) = run(("keys create --team '[/]writers' --name 'a [b]' --json", database))
+    with client(url, json.loads(made.printed)["key"]) as caller:
+        job_id = caller.post("/v2/images/generate", json=FLUX).json()["jobId"]
+        assert caller.get(f"/v2/jobs/{job_id}?wait=20").json()["status"] == "COMPLETED"
+        trace = caller.get(f"/v1/jobs/{job_id}/trace").json()
+    (upstream_id,) = query(database_url, f"SELECT upstream_id FROM jobs WHERE id = '{job_id}'")
+
+    for_people, for_scripts, by_upstream_id, unknown, nonsense = run(
+        (f"jobs show {job_id}", database),
+        (f"jobs show {job_id} --json", database),
+        (f"jobs show {upstream_id} --json", database),
+        ("jobs show 01987c5e-7a2b-7c3d-8e4f-5a6b7c8d9e0f", database),
+        ("jobs show x", database),
+    )
+
+    assert json.loads(for_scripts.printed) == json.loads(by_upstream_id.printed) == trace
+    assert re.search(r"^team +\[/\]writers$", for_people.printed, re.MULTILINE)
+    lines = for_people.printed.splitlines()
+    table = lines[next(number for number, line in enumerate(lines) if line.startswith("time")) + 1 :]
+    assert len(table) >= len(trace["steps"])
+    assert re.search(r"\+0\.000 +submitted +a \[b\] +operation images/generate, model flux", table[0])
+    assert [(one.exit_code, one.said) for one in (unknown, nonsense)] == [(1, "framehook: Job not found\n")] * 2
 
 
 def test_the_doctor_says_what_is_wrong_and_what_is_only_worth_knowing(
