@@ -23,6 +23,7 @@ from app.config import Settings, load_settings
 from app.context import open_context, open_database
 from app.db import OUTAGES, is_outage
 from app.errors import ApiError, StartupError
+from app.jobs import upstream
 from app.models import SCOPES
 from app.ops import doctor as checks
 from app.ops import trace
@@ -148,6 +149,29 @@ def doctor(as_json: AsJson = False) -> None:
         out.print(table)
     if any(finding.verdict == "failed" for finding in findings):
         raise typer.Exit(1)
+
+
+@app.command()
+def pause(team: Annotated[str | None, typer.Option(help="Only this team's jobs.")] = None) -> None:
+    """Stop sending jobs to the upstream. They are accepted and kept as before."""
+    _set_paused(team, paused=True)
+    out.print(f"Dispatch is paused for {escape(team or 'everybody')}. Jobs are still accepted: framehook resume")
+
+
+@app.command()
+def resume(team: Annotated[str | None, typer.Option(help="Only this team's jobs.")] = None) -> None:
+    """Send jobs to the upstream again."""
+    _set_paused(team, paused=False)
+    out.print(f"Dispatch goes on for {escape(team or 'everybody')}.")
+
+
+def _set_paused(team: str | None, *, paused: bool) -> None:
+    async def run(settings: Settings) -> bool:
+        async with open_context(settings) as ctx:
+            return await upstream.set_paused(ctx, team, paused=paused)
+
+    if not _run(run(_settings())):
+        raise StartupError(f"there is no team {team}")
 
 
 @keys.command("create")

@@ -45,3 +45,18 @@ async def note_trouble(ctx: Context, trouble: str) -> None:
     """Keep what an operator should know of the upstream; readiness shows it for a while."""
     async with ctx.db.transaction() as tx:
         await account.note_trouble(tx, ctx.account, trouble, ctx.now())
+
+
+async def set_paused(ctx: Context, team: str | None, *, paused: bool) -> bool:
+    """Stop dispatch for a team, or for everybody, or let it go on; acceptance goes on in any case.
+
+    False if there is no team of that name.
+    """
+    now = ctx.now()
+    since = now if paused else None
+    async with ctx.db.transaction() as tx:
+        if team is not None:
+            return await account.set_team_paused(tx, team, since=since)
+        await account.lock_account(tx, ctx.account, now)
+        await account.set_paused(tx, ctx.account, since=since, now=now)
+    return True

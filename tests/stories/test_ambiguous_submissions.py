@@ -94,6 +94,42 @@ async def test_the_wire_is_frozen_whatever_is_configured_or_learned_since(
     assert (await after.job(job_id)).upstream_id == seen["jobs"][0]["job_id"]
 
 
+async def test_everything_is_changed_in_mid_flight_and_nothing_is_lost_or_paid_twice(
+    serve: Callable[..., Any], simulate: Callable[..., RunningSimulator]
+) -> None:
+    """The upstream key, the address and the secret change while jobs run, wait, and are of unknown fate."""
+    keys = ("afk_old_key_for_tests", "afk_new_key_for_tests")
+    simulator = simulate(api_keys=keys, max_concurrent_jobs=100, generate_seconds=0.3)
+    faults = ["accept_then_cut", "accept_then_error", "none", "server_error", "accept_then_cut+no_webhooks"]
+    await tell(simulator, "faults", next=faults * 4)
+    before = await serve(simulator, loops=False, max_in_flight=100, apiframe_api_key=keys[0], secret_key="first-secret")
+    jobs = [await before.caller.accepted() for _ in range(20)]
+    jobs += [await before.caller.accepted(Prefer="respond-async") for _ in range(5)]
+    before.server.should_exit = True
+
+    after = await serve(
+        simulator,
+        max_in_flight=100,
+        apiframe_api_key=keys[1],
+        apiframe_previous_api_keys=(keys[0],),
+        secret_key="second-secret",
+        previous_secret_key="first-secret",
+        reconcile_after_seconds=0.5,
+        sweep_seconds=0.2,
+    )
+
+    await eventually(
+        lambda: after.rows("SELECT status FROM jobs"),
+        lambda rows: len(rows) == 25 and {row.status for row in rows} == {"COMPLETED"},
+        seconds=60,
+    )
+    theirs = (await books(simulator))["jobs"]
+    assert sorted(job["idempotency_key"] for job in theirs) == sorted(jobs), "each was paid once"
+    assert {row.upstream_id for row in await after.rows("SELECT upstream_id FROM jobs")} == {
+        job["job_id"] for job in theirs
+    }
+
+
 async def test_a_job_of_unknown_fate_is_never_sent_under_another_key(
     serve: Callable[..., Any], simulate: Callable[..., RunningSimulator]
 ) -> None:

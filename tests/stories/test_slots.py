@@ -46,6 +46,87 @@ async def test_two_processes_together_never_exceed_the_cap(
     assert counters["max_in_flight_seen"] <= 3
 
 
+async def test_two_hundred_submissions_at_once_run_ten_at_a_time_and_the_cap_is_used(
+    serve: Callable[..., Any], simulate: Callable[..., RunningSimulator]
+) -> None:
+    """The upstream never sees more than the cap, and while jobs wait it sees most of the cap all the time."""
+    simulator = simulate(webhook_field="webhook_url", max_concurrent_jobs=10, generate_seconds=0.8, progress_steps=())
+    one, other = [await serve(simulator, max_in_flight=10) for _ in range(2)]
+    jobs = [asyncio.ensure_future(service.caller.accepted(FLUX)) for _ in range(100) for service in (one, other)]
+    seen: list[int] = []
+
+    async def accepted_upstream() -> int:
+        counters = (await books(simulator))["counters"]
+        if counters["max_in_flight_seen"] == 10 and counters["accepted"] < 190:
+            seen.append(counters["in_flight_now"])
+        return int(counters["accepted"])
+
+    await eventually(accepted_upstream, lambda count: count == 200, seconds=90)
+
+    assert len(set(await asyncio.gather(*jobs))) == 200
+    counters = (await books(simulator))["counters"]
+    assert (counters["max_in_flight_seen"], counters["refused"]) == (10, {})
+    assert sum(seen) / len(seen) > 6, "slots lay idle while jobs waited"
+
+
+async def test_a_paused_team_waits_and_the_others_go_on(
+    serve: Callable[..., Any], simulate: Callable[..., RunningSimulator]
+) -> None:
+    simulator = simulate(webhook_field="webhook_url", hold=True)
+    service = await serve(simulator, loops=False)
+    calm = await service.new_caller("calm")
+    assert await upstream.set_paused(service.ctx, "calm", paused=True)
+    assert not await upstream.set_paused(service.ctx, "nobody", paused=True)
+
+    waiting, sent = await calm.accepted(FLUX), await service.caller.accepted(FLUX)
+
+    assert (await service.job(waiting)).ambiguous_since is None
+    assert (await service.job(sent)).upstream_id is not None
+    assert any("the team calm" in note for note in await notes(service))
+    await upstream.set_paused(service.ctx, "calm", paused=False)
+    assert await dispatch.run_once(service.ctx) == 1
+
+
+async def test_while_dispatch_is_paused_jobs_are_accepted_and_nothing_is_sent(
+    serve: Callable[..., Any], simulate: Callable[..., RunningSimulator]
+) -> None:
+    simulator = simulate(webhook_field="webhook_url", hold=True)
+    service = await serve(simulator, loops=False)
+    assert await upstream.set_paused(service.ctx, None, paused=True)
+
+    job_id = await service.caller.accepted(FLUX)
+
+    assert await dispatch.run_once(service.ctx) == 0
+    assert (await books(simulator))["counters"]["submissions"] == 0
+    assert any("paused by an operator" in note for note in await notes(service))
+    await upstream.set_paused(service.ctx, None, paused=False)
+    assert await dispatch.run_once(service.ctx) == 1
+    assert (await service.job(job_id)).upstream_id is not None
+
+
+async def test_a_team_with_ten_thousand_waiting_jobs_delays_anothers_first_job_by_less_than_one_slot(
+    serve: Callable[..., Any], simulate: Callable[..., RunningSimulator]
+) -> None:
+    simulator = simulate(webhook_field="webhook_url", hold=True)
+    service = await serve(simulator, loops=False, max_in_flight=2)
+    crowd, lonely = await service.new_caller("crowd"), await service.new_caller("lonely")
+    first = await crowd.accepted(FLUX, Prefer="respond-async")
+    columns = "team_id, key_id, created_at, updated_at, operation, model, input, status, upstream_account, wire_body"
+    await service.rows(
+        f"INSERT INTO jobs (id, {columns}, dispatch_at) SELECT gen_random_uuid(), {columns}, dispatch_at"
+        " FROM jobs, generate_series(2, 10000) WHERE id = :id RETURNING 1",
+        id=first,
+    )
+    assert await dispatch.run_once(service.ctx) == 2
+    await lonely.accepted(FLUX, Prefer="respond-async")
+    (running, _) = await service.rows("SELECT upstream_id FROM jobs WHERE upstream_id IS NOT NULL")
+
+    await tell(simulator, f"jobs/{running.upstream_id}/finish", status="COMPLETED", wait=True)
+    assert await dispatch.run_once(service.ctx) == 1
+
+    assert sorted(await running_teams(service)) == ["crowd", "crowd", "lonely"]
+
+
 async def test_a_submission_without_a_free_slot_is_accepted_at_once_and_sent_when_one_is_free(
     serve: Callable[..., Any], simulate: Callable[..., RunningSimulator]
 ) -> None:
