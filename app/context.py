@@ -53,6 +53,8 @@ class Context:
         self._batches: dict[Callable[..., Any], Batch[Any, Any]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._webhook_secrets: tuple[bytes, ...] = ()
+        self.introduction: asyncio.Task[bool] | None = None  # asking how the upstream spells what we are to send
+        self.introductions_failed = 0
 
     def now(self) -> datetime:
         """The time by the clock that was handed in."""

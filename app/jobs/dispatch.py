@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal
@@ -32,6 +33,7 @@ from app.jobs.queries.dispatch import Release
 from app.jobs.queries.steps import Step, insert_steps
 from app.jobs.refusals import Fate, error_code, fate_of
 from app.jobs.schedule import OUT_OF_CREDITS_SECONDS, PAUSE_SECONDS, retry_seconds
+from app.jobs.upstream import is_introduced
 from app.models import Status
 
 log = structlog.get_logger()
@@ -76,7 +78,11 @@ async def send_inline(ctx: Context, job_id: UUID) -> Status | None:
     It takes its turn like every other job: without a free slot it is left to the Dispatcher at once.
     """
     await ctx.webhook_secrets()
-    claim = await ctx.batched(claim_inline, job_id)
+    claim = None
+    with suppress(TimeoutError):
+        async with asyncio.timeout(ctx.settings.inline_seconds):
+            introduced = await is_introduced(ctx)
+        claim = await ctx.batched(claim_inline, job_id) if introduced else None
     if claim is None:
         return None
     sending = ctx.start(send(ctx, claim))
@@ -90,6 +96,8 @@ async def send_inline(ctx: Context, job_id: UUID) -> Status | None:
 
 async def _start_claimed(ctx: Context) -> list[asyncio.Task[Settlement]]:
     await ctx.webhook_secrets()
+    if not await is_introduced(ctx):
+        return []
     async with ctx.db.transaction() as tx:
         claims = await claim_jobs(ctx, tx)
     return [ctx.start(send(ctx, claim)) for claim in claims]

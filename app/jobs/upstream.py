@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Final
+
 import structlog
 
 from app.apiframe.errors import Refusal, Unclear
@@ -11,6 +14,9 @@ from app.context import Context
 from app.jobs.queries import account
 
 log = structlog.get_logger()
+
+INTRODUCTIONS: Final = 5
+"""How often an upstream is asked for its document before jobs are sent without it."""
 
 
 async def refresh_once(ctx: Context) -> int:
@@ -39,6 +45,43 @@ async def _ask_spelling(ctx: Context) -> str | None:
     except (Refusal, Unclear) as error:
         log.info("upstream.undocumented", said=str(error))
         return None
+
+
+async def is_introduced(ctx: Context) -> bool:
+    """Whether jobs may be sent: the upstream was asked how it spells the webhook field, or need not be.
+
+    A job whose first answer is lost stays with the spelling it was sent with, so a wrong guess would hold it for good.
+    An upstream that says nothing of it is asked a few times, then its first job has to find out. All who wait share one
+    question.
+    """
+    if ctx.settings.poll_only or ctx.settings.webhook_field != "auto":
+        return True
+    if ctx.introduction is None or (ctx.introduction.done() and not _introduced(ctx.introduction)):
+        ctx.introduction = ctx.start(_introduce(ctx))
+    return await asyncio.shield(ctx.introduction)
+
+
+def _introduced(asked: asyncio.Task[bool]) -> bool:
+    return not asked.cancelled() and asked.exception() is None and asked.result()
+
+
+async def _introduce(ctx: Context) -> bool:
+    async with ctx.db.reading() as connection:
+        if await account.find_spelling(connection, ctx.account) is not None:
+            return True
+    try:
+        field = documented_field((await ctx.upstream.document()).payload)
+    except Refusal:
+        return True
+    except Unclear as error:
+        log.info("upstream.undocumented", said=str(error))
+        ctx.introductions_failed += 1
+        return ctx.introductions_failed >= INTRODUCTIONS
+    if field is not None:
+        async with ctx.db.transaction() as tx:
+            await account.lock_account(tx, ctx.account, ctx.now())
+            await account.update_account(tx, ctx.account, cap=None, webhook_field=field, now=ctx.now())
+    return True
 
 
 async def note_trouble(ctx: Context, trouble: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 from collections.abc import Callable
@@ -9,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from app.jobs import upstream
+from app.clock import SettableClock
+from app.jobs import dispatch, upstream
 from app.simulator.server import RunningSimulator
-from tests.harness import FLUX, books, eventually
+from tests.harness import FLUX, books, eventually, tell
 
 STYLES = ("field", "zod", "zod3")
 
@@ -100,3 +102,37 @@ async def test_each_spelling_goes_under_a_key_of_its_own(
 
     seen = await eventually(lambda: books(simulator), lambda seen: seen["jobs"])
     assert [one["idempotency_key"] for one in seen["submissions"]] == [job_id, f"{job_id}:2"]
+
+
+async def test_the_first_jobs_of_all_wait_for_the_upstreams_word_on_the_spelling(
+    serve: Callable[..., Any], simulate: Callable[..., RunningSimulator]
+) -> None:
+    """A job whose first answer is lost keeps its spelling: a wrong guess would hold its slot for as long as that lasts."""
+    simulator = simulate(webhook_field="webhookUrl", hold=True)
+    service = await serve(simulator, loops=False)
+    service.ctx.clock = clock = SettableClock()
+    await tell(simulator, "faults", next=["accept_then_error", "server_error", "accept_then_cut"])
+
+    jobs = await asyncio.gather(*(service.caller.accepted(FLUX) for _ in range(3)))
+    clock.advance(120)
+    await dispatch.run_once(service.ctx)
+
+    for job_id in jobs:
+        assert (await service.job(job_id)).upstream_id is not None
+    assert "400" not in (await books(simulator))["counters"]["refused"]
+
+
+async def test_an_upstream_that_keeps_its_document_back_is_sent_jobs_all_the_same(
+    serve: Callable[..., Any], simulate: Callable[..., RunningSimulator]
+) -> None:
+    simulator = simulate(webhook_field="webhook_url", hold=True)
+    service = await serve(simulator, loops=False)
+    await tell(simulator, "faults", down=1)
+    job_id = await service.caller.accepted(FLUX)
+    for _ in range(upstream.INTRODUCTIONS - 2):
+        assert await dispatch.run_once(service.ctx) == 0
+    assert (await service.job(job_id)).ambiguous_since is None, "it may still be cancelled"
+
+    assert await dispatch.run_once(service.ctx) == 1
+
+    assert (await service.job(job_id)).ambiguous_since is not None

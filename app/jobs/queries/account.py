@@ -35,6 +35,14 @@ _LOCK_ACCOUNT: Final = text(
 )
 
 
+async def find_spelling(connection: AsyncConnection, account: str) -> str | None:
+    """How the upstream spells the webhook field, if any process knows."""
+    rows = await connection.execute(
+        text("SELECT webhook_field FROM upstream_accounts WHERE id = :account"), {"account": account}
+    )
+    return rows.scalar_one_or_none()
+
+
 async def update_account(
     tx: AsyncConnection, account: str, *, cap: int | None, webhook_field: str | None, now: datetime
 ) -> None:
