@@ -9,7 +9,7 @@ webhook (`webhooks/`) or is asked (`jobs/reconcile`), and every word it says goe
     main reference     the whole HTTP surface on one screen, and what OpenAPI says of it
     workers            the table of background loops
     simulator          a bundled Apiframe, which imports nothing from `apiframe`
-    ops                health: reads everything, decides nothing
+    ops                health, status, metrics, traces: reads everything, decides nothing
     webhooks           IN: verify, keep a Receipt, make an Observation
     jobs               submit, dispatch, states (pure), observe (the one door), reconcile, reading
     teams              teams and API keys

@@ -49,6 +49,7 @@ ROUTES: Final[tuple[tuple[str, str, Handler], ...]] = (
     ("POST", WEBHOOK_PATH, webhooks.receive_webhook),
     ("GET", "/healthz", ops.healthz),
     ("GET", "/readyz", ops.readyz),
+    ("GET", "/metrics", ops.get_metrics),
 )
 
 

@@ -23,7 +23,7 @@ def describe(method: str, path: str, handler: Callable[..., Any]) -> dict[str, A
     """FastAPI's arguments for a route: a summary and a description from the docstring, and the shapes of its traffic."""
     words = inspect.getdoc(handler) or ""
     summary, _, rest = words.partition(". ")
-    public = path in ("/healthz", "/readyz") or path.startswith("/webhooks/")
+    public = path in ("/healthz", "/readyz", "/metrics") or path.startswith("/webhooks/")
     errors = {} if path == "/healthz" else _ERRORS | ({} if public else {"401": _failure("No valid key")})
     answer = _ANSWERS.get((method, path), {"200": _json("Done", {"type": "object"})})
     extra = {
@@ -250,6 +250,9 @@ _ANSWERS: Final = {
         "404": _failure("Your team has no such job"),
     },
     ("GET", "/v1/status"): {"200": _json("How things stand", {"$ref": "#/components/schemas/Status"})},
+    ("GET", "/metrics"): {
+        "200": {"description": "The gauges", "content": {"text/plain": {"schema": {"type": "string"}}}},
+    },
     ("GET", "/readyz"): {
         "200": _json("Ready, perhaps degraded", {"type": "object"}, {"status": "ok", "degraded": []}),
         "503": _json("Not ready", {"type": "object"}, {"status": "unavailable", "missing": ["database"]}),

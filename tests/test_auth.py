@@ -101,6 +101,7 @@ async def test_a_key_does_what_its_scopes_say_and_no_more(quiet: Service) -> Non
         "read": {"read"},
         "submit": {"submit"},
         "subscribe": set[str](),
+        "ops": {"read"},
         "admin": {"read", "submit"},
     }
 

@@ -7,6 +7,7 @@ from starlette.responses import Response
 
 from app.http import caller, context, json_response
 from app.ops.health import check_readiness
+from app.ops.metrics import CONTENT_TYPE, render_metrics
 from app.ops.status import read_status
 from app.ops.trace import trace_job
 
@@ -47,3 +48,11 @@ async def get_status(request: Request) -> Response:
     """
     await caller(request, "ops")
     return json_response(await read_status(context(request)))
+
+
+async def get_metrics(request: Request) -> Response:
+    """Read the gauges of `/v1/status` as Prometheus scrapes them.
+
+    They are read from the database, so any one process tells for all. No key is needed: keep it from the outside.
+    """
+    return Response(await render_metrics(context(request)), headers={"Content-Type": CONTENT_TYPE})

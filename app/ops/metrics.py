@@ -1,0 +1,58 @@
+"""What a monitoring system scrapes: the state of the database as gauges, so that every process tells the same.
+
+Each scrape has a registry of its own, and nothing is counted in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
+
+from app.context import Context
+from app.ops.status import KeyHealth, Load, read_keys, read_load
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+"""Of the text format that every Prometheus reads (Prometheus documentation, exposition formats)."""
+
+HINDRANCES: Final = ("held", "probing")
+
+
+async def render_metrics(ctx: Context) -> bytes:
+    """All gauges as of now, in Prometheus' text format."""
+    registry = CollectorRegistry()
+    _set_load(registry, await read_load(ctx))
+    _set_keys(registry, await read_keys(ctx))
+    return generate_latest(registry)
+
+
+def _set_load(registry: CollectorRegistry, load: Load) -> None:
+    for name, meaning, value in (
+        ("framehook_jobs_waiting", "Jobs that wait to be sent; counted up to 10,000.", load.waiting),
+        ("framehook_jobs_in_flight", "Jobs that hold a slot at the upstream.", load.in_flight),
+        (
+            "framehook_jobs_ambiguous",
+            "Jobs in flight of which the upstream has not said that it has them.",
+            load.ambiguous,
+        ),
+        ("framehook_jobs_overdue", "Jobs that take longer than they should; counted up to 10,000.", load.overdue),
+        (
+            "framehook_oldest_waiting_seconds",
+            "How long ago the oldest job that waits was submitted; 0 if none waits.",
+            load.oldest_waiting_seconds or 0,
+        ),
+    ):
+        Gauge(name, meaning, registry=registry).set(value)
+
+
+def _set_keys(registry: CollectorRegistry, keys: Sequence[KeyHealth]) -> None:
+    gauge = Gauge(
+        "framehook_dispatch_held",
+        "1 where an upstream key is held back, or probing: one job goes ahead of the others.",
+        ("key", "state"),
+        registry=registry,
+    )
+    for key in keys:
+        for state in HINDRANCES:
+            gauge.labels(key=key.fingerprint, state=state).set(key.state == state)
