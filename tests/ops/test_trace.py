@@ -14,7 +14,7 @@ from sqlalchemy import text
 from uuid_utils.compat import uuid7
 
 from app.jobs import dispatch
-from app.ops import trace
+from app.ops import queries, trace
 from app.simulator.server import RunningSimulator
 from tests.harness import FLUX, Caller, Service, eventually, held_job, post_webhook, refused, tell
 
@@ -214,6 +214,21 @@ async def test_of_endless_steps_the_newest_are_told(quiet: Service, monkeypatch:
     newest = await traced(quiet.caller, job_id)
     assert newest["hasMore"] is True
     assert [step.get("missingCount") for step in newest["steps"]] == [None, 1, 2, 3]
+
+
+async def test_days_before_the_submission_are_not_looked_into(quiet: Service) -> None:
+    job_id = await quiet.caller.accepted(FLUX, **LATER)
+    async with quiet.ctx.db.transaction() as tx:
+        await tx.exec_driver_sql(
+            "CREATE TABLE steps_long_ago PARTITION OF steps FOR VALUES FROM ('2020-01-01Z') TO ('2020-01-02Z')"
+        )
+    since = (await quiet.job(job_id)).created_at - trace.CLOCKS_DIFFER
+
+    plan = await quiet.rows(f"EXPLAIN {queries._LIST_HAPPENINGS.text}", job_id=job_id, since=since, limit=10)
+
+    scans = "\n".join(row[0] for row in plan)
+    assert "steps_2" in scans
+    assert "steps_long_ago" not in scans
 
 
 def test_the_details_of_a_step_are_told_in_one_line() -> None:
