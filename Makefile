@@ -1,6 +1,6 @@
 # Everything here needs only make and Python 3.11 or newer with its venv module. `make` alone lists the targets.
 # PYTHON=... names the interpreter, and then no other is looked for.
-# ARGS="..." is passed on by demo, test, test-long and lock.
+# ARGS="..." is passed on by demo, faults, test, test-long and lock.
 
 PYTHON ?=
 WORKERS ?= 3
@@ -11,7 +11,7 @@ UV_VERSION := 0.13.9
 IN_VENV := .venv/bin/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long check format lock clean
+.PHONY: help setup demo faults test test-long check format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -21,6 +21,9 @@ setup: ## make .venv and install the pinned packages; nothing to do takes no tim
 
 demo: setup ## start everything on this machine and run a job through it
 	@$(IN_VENV) app demo $(ARGS)
+
+faults: setup ## kill everything under load and count what is lost; ARGS="--jobs 500 --kills 6" shortens it
+	@$(IN_VENV) app faults $(ARGS)
 
 test: check ## check, then run every test that is not long; ARGS="tests/jobs -k late" narrows it
 	$(IN_VENV) pytest -n $(WORKERS) --maxprocesses 4 -m "not long" $(ARGS)

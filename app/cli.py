@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Coroutine
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
@@ -24,6 +25,9 @@ from app.context import open_context, open_database
 from app.db import OUTAGES, is_outage
 from app.errors import ApiError, StartupError
 from app.jobs import upstream
+from app.faults import report as faults_report
+from app.faults import run as faults_run
+from app.faults.plan import Plan
 from app.models import SCOPES
 from app.ops import doctor as checks
 from app.ops import trace
@@ -133,6 +137,36 @@ def demo(
 ) -> None:
     """Start everything, simulator included, run one job through it, and stay up to be played with."""
     demonstration.run(port=port, once=once, out=out)
+
+
+@app.command()
+def faults(
+    jobs: Annotated[int, typer.Option(min=1, help="Generations to submit.")] = 5000,
+    kills: Annotated[int, typer.Option(min=0, help="How often to kill: a service, a worker, PostgreSQL, or all.")] = 24,
+    seed: Annotated[
+        int,
+        typer.Option(help="Decides prompts, kills and the upstream's dice; not when the system runs which process."),
+    ] = 0,
+    processes: Annotated[int, typer.Option(min=1, max=16, help="Services, and as many workers beside them.")] = 2,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="A new folder for data and logs, which is kept; else a temporary one.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Kill everything again and again under load, then count what was lost or paid twice. Exit code 1 if anything was.
+
+    Nothing outside this machine is touched, and no data but the run's own. Without --data-dir its folder is removed,
+    unless a number is wrong.
+    """
+    plan = Plan(jobs=jobs, kills=kills, seed=seed, processes=processes)
+    progress = Console(stderr=True, highlight=False) if as_json else out
+    report = faults_run.run(plan, data_dir=data_dir, out=progress)
+    if as_json:
+        print(json.dumps(report.as_json(), indent=2))
+    else:
+        faults_report.show(report, out)
+    if report.wrong:
+        raise typer.Exit(1)
 
 
 @app.command()

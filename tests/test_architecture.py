@@ -17,7 +17,7 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 LAYERS: Final = (
     ("__main__",),
     ("cli",),
-    ("demo",),  # the whole product in one terminal: it starts what `serving` serves, and is a command of `cli`
+    ("demo", "faults"),  # the whole product in one terminal, shown or put to the test: commands of `cli`
     ("serving",),  # processes around the application that `main` makes
     ("main",),
     ("workers", "reference"),  # `reference` describes the routes of `main` and knows none of their packages
@@ -47,7 +47,7 @@ DRAWERS: Final = frozenset(
     {"service", "services", "util", "utils", "core", "common", "helper", "helpers", "manager", "base", "misc"}
 )
 
-MAY_PRINT: Final = frozenset({"app.cli", "app.demo"})
+MAY_PRINT: Final = frozenset({"app.cli", "app.demo", "app.faults.report", "app.faults.run"})
 DOOR: Final = "app.jobs.queries.door"
 DOORKEEPER: Final = "app.jobs.observe"
 

@@ -6,8 +6,6 @@ from collections import Counter, deque
 from dataclasses import asdict, dataclass
 from typing import Any
 
-_KEPT = 50_000
-
 
 @dataclass(frozen=True, slots=True)
 class Send:
@@ -42,13 +40,13 @@ class Call:
 class Books:
     """Counters since the start or the last reset, and the newest submissions and webhooks."""
 
-    def __init__(self) -> None:
+    def __init__(self, kept: int) -> None:
         self.counts: Counter[str] = Counter()
         self.requests: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
         self.faults: Counter[str] = Counter()
-        self.calls: deque[Call] = deque(maxlen=_KEPT)
-        self.sends: deque[Send] = deque(maxlen=_KEPT)
+        self.calls: deque[Call] = deque(maxlen=kept)
+        self.sends: deque[Send] = deque(maxlen=kept)
 
     def count_running(self, running: int) -> None:
         """Remember the most jobs that ever ran at once."""

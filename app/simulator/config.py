@@ -61,6 +61,9 @@ class SimulatorConfig:
     file_ttl_seconds: Seconds = 86_400.0
     upload_ttl_seconds: Seconds = 3_600.0
 
+    # How many submissions and webhooks the books show, the newest, as of the start or a reset. Counters count all.
+    books_kept: Count = 50_000
+
     # Where result files are found. None: at the address that the submission was sent to.
     public_base_url: str | None = None
     faults: FaultPlan = field(default_factory=FaultPlan)

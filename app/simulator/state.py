@@ -27,7 +27,7 @@ class State:
         """Forget everything but the config."""
         self.offset = timedelta()
         self.accounts = Accounts()
-        self.books = Books()
+        self.books = Books(self.config.books_kept)
         self.sender = Sender(self.books)
         self.released = asyncio.Event()
         self.jobs: dict[str, Job] = {}

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from app.simulator.config import SimulatorConfig
 from app.simulator.server import RunningSimulator
 from tests.simulator.walks import KEY, OTHER_KEY, SUBMIT, counters, ended, eventually, flux, submit
 
@@ -320,3 +321,13 @@ def test_the_books_show_what_was_accepted(simulator: RunningSimulator, vendor: h
     seen = counters(simulator)
     assert (seen["submissions"], seen["accepted"], seen["in_flight_now"]) == (1, 1, 0)
     assert seen["requests"] == {"POST /v2/videos/generate": 1}
+
+
+def test_the_books_show_the_newest_and_count_all() -> None:
+    with RunningSimulator(SimulatorConfig(books_kept=2)) as simulator:
+        for key in ("one", "two", "three"):
+            headers = {"X-API-Key": KEY, "Idempotency-Key": key}
+            httpx.post(f"{simulator.url}{SUBMIT}", json=flux(), headers=headers, trust_env=False).raise_for_status()
+        calls = simulator.ask("books?part=submissions")["submissions"]
+        assert [call["idempotency_key"] for call in calls] == ["two", "three"]
+        assert counters(simulator)["submissions"] == 3

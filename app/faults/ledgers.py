@@ -1,0 +1,84 @@
+"""Where two of the books are read: the database's, and the upstream's from the simulator. Nothing is judged here."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Final
+from urllib.parse import urlsplit
+from uuid import UUID
+
+import msgspec
+from sqlalchemy import text
+
+from app.db import Database
+from app.errors import StartupError
+from app.faults.compare import KeptJob, UpstreamJob, Webhook
+from app.simulator.config import SimulatorConfig
+from app.simulator.webhooks import signature
+
+_JOBS: Final = text(
+    """
+    SELECT id, coalesce(input->>'prompt', '') AS prompt, status, upstream_id, coalesce(result::text, '') AS result
+    FROM jobs ORDER BY id
+    """
+)
+_APPLIED: Final = text("SELECT job_id, digest FROM receipts WHERE applied")
+_UNENDED: Final = text("SELECT count(*) FROM jobs WHERE completed_at IS NULL")
+_SPELLING: Final = text("SELECT 1 FROM upstream_accounts WHERE webhook_field IS NOT NULL")
+
+
+async def read_jobs(database: Database) -> list[KeptJob]:
+    """Every job that we keep."""
+    async with database.reading() as connection:
+        return [KeptJob(**row) for row in (await connection.execute(_JOBS)).mappings()]
+
+
+async def read_applied(database: Database) -> Collection[tuple[UUID, bytes]]:
+    """The webhooks that were applied, by job and digest."""
+    async with database.reading() as connection:
+        return {(row.job_id, bytes(row.digest)) for row in await connection.execute(_APPLIED)}
+
+
+async def count_unended(database: Database) -> int:
+    """How many jobs have not ended."""
+    async with database.reading() as connection:
+        return int((await connection.execute(_UNENDED)).scalar_one())
+
+
+async def knows_spelling(database: Database) -> bool:
+    """Whether the service has learned how the upstream spells the webhook field."""
+    async with database.reading() as connection:
+        return (await connection.execute(_SPELLING)).first() is not None
+
+
+def upstream_jobs(books: Mapping[str, Any]) -> list[UpstreamJob]:
+    """Every job that the upstream accepted, with the prompt that arrived there."""
+    return [
+        UpstreamJob(id=job["job_id"], prompt=msgspec.json.decode(job["body"])["prompt"], status=job["status"])
+        for job in books["jobs"]
+    ]
+
+
+def acknowledged_webhooks(books: Mapping[str, Any], config: SimulatorConfig) -> list[Webhook]:
+    """The webhooks that were answered 2xx and bore a good signature; an unsigned one is a hint and promises nothing.
+
+    Raises StartupError where the books have forgotten some: then nothing could be said of those.
+    """
+    sends: Sequence[Mapping[str, Any]] = books["webhooks"]
+    sent = books["counters"]["webhooks_sent"]
+    if sent != len(sends):
+        raise StartupError(f"the upstream's books kept {len(sends)} of {sent} webhooks: the comparison would be blind")
+    keys = {job["job_id"]: job["api_key"] for job in books["jobs"]}
+    found = []
+    for send in sends:
+        body = send["body"].encode()
+        signed = send["headers"].get("X-Webhook-Signature") == signature(keys[send["job_id"]], body, config)
+        if signed and send["answer_status"] is not None and 200 <= send["answer_status"] < 300:
+            found.append(Webhook(job_id=_our_job(send["url"]), digest=hashlib.sha256(body).digest()))
+    return found
+
+
+def _our_job(url: str) -> UUID:
+    """The job that a webhook URL was made for: /webhooks/apiframe/{job_id}/{token}."""
+    return UUID(urlsplit(url).path.split("/")[3])

@@ -1,0 +1,87 @@
+"""`framehook faults`: everything is killed under load, and what callers, database and upstream say agrees."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.processes.harness import Program, eventually, postgres_is_gone
+
+ELSEWHERE = {
+    "DATABASE_URL": "postgresql://someone@127.0.0.1:1/framehook",
+    "APIFRAME_BASE_URL": "https://api.apiframe.example",
+    "PUBLIC_BASE_URL": "https://framehook.example",
+    "loops": False,
+}
+"""What the environment says of a database or an upstream, which is left aside."""
+
+
+def check(numbers: dict[str, Any], *, jobs: int, kills: int) -> None:
+    """Whether a run did what it was to do, and found nothing."""
+    assert set(numbers["must_be_zero"].values()) == {0}, numbers
+    assert numbers["wrong"] is False
+    assert numbers["submitted"] == numbers["acknowledged"] == jobs
+    assert numbers["completed"] + numbers["failed"] + numbers["cancelled"] == jobs
+    assert sum(numbers["kills_by_kind"].values()) == kills
+    assert set(numbers["kills_by_kind"]) == {"service", "worker", "postmaster", "everything"}
+    assert numbers["submissions_repeated_by_callers"] >= 1
+    assert numbers["webhooks_acknowledged"] >= jobs / 2
+
+
+@pytest.mark.timeout(240)
+def test_a_short_run_loses_nothing_and_leaves_nothing(launch: Callable[..., Program], folder: Path) -> None:
+    data = folder / "run"
+    command = ("faults", "--jobs", "150", "--kills", "5", "--processes", "1", "--seed", "1", "--json")
+    run = launch(*command, "--data-dir", str(data), **ELSEWHERE)
+    assert run.wait(200) == 0, run.said + run.printed
+    numbers = json.loads(run.printed)
+    check(numbers, jobs=150, kills=5)
+    assert "Traceback" not in run.said
+    assert re.search(r"kill 5 of 5: \S+, at \d+ acknowledged", run.said)
+    assert run.leaves_nothing()
+    assert postgres_is_gone(data / "data")
+    assert numbers["evidence"] == str(data)
+    assert json.loads((data / "report.json").read_text())["must_be_zero"] == numbers["must_be_zero"]
+
+
+def test_ctrl_c_ends_everything_and_removes_the_folder(
+    launch: Callable[..., Program],
+) -> None:
+    with tempfile.TemporaryDirectory() as outside:  # short enough for the path of a socket
+        run = launch("faults", "--jobs", "2000", "--kills", "3", "--processes", "1", TMPDIR=outside)
+        eventually(lambda: "acknowledged" in run.printed or not run.running, seconds=60)
+        (made,) = Path(outside).iterdir()
+        assert not postgres_is_gone(made / "data")
+        run.ctrl_c()
+        assert run.wait(60) == 130, run.said
+        assert "Traceback" not in run.said
+        assert run.leaves_nothing()
+        assert list(Path(outside).iterdir()) == []
+
+
+def test_a_folder_that_holds_something_is_refused(launch: Callable[..., Program], folder: Path) -> None:
+    (folder / "theirs").write_text("precious")
+    run = launch("faults", "--data-dir", str(folder))
+    assert run.exit_code == 1
+    assert "is not empty" in run.said
+    assert (folder / "theirs").read_text() == "precious"
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1500)
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_long_run_loses_nothing(launch: Callable[..., Program], folder: Path, seed: int) -> None:
+    data = folder / "run"
+    run = launch("faults", "--seed", str(seed), "--json", "--data-dir", str(data))
+    assert run.wait(1400) == 0, run.said[-3000:] + run.printed
+    numbers = json.loads(run.printed)
+    check(numbers, jobs=5000, kills=24)
+    assert min(numbers["failed"], numbers["cancelled"], numbers["submissions_repeated_upstream"]) >= 20
+    assert run.leaves_nothing()
+    assert postgres_is_gone(data / "data")
