@@ -12,7 +12,7 @@ webhook (`webhooks/`) or is asked (`jobs/reconcile`), and every word it says goe
     simulator          a bundled Apiframe, which imports nothing from `apiframe`
     ops                health, status, metrics, traces: reads everything, decides nothing
     webhooks           IN: verify, keep a Receipt, make an Observation
-    jobs               submit, dispatch, states (pure), observe (the one door), reconcile, reading
+    jobs               submit, dispatch, states (pure), observe (the one door), reconcile, expire, reading, actions
     teams              teams and API keys
     http auth paging   what every route needs, who calls, and how far a list has been read
     context            what is handed down instead of globals

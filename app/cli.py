@@ -24,10 +24,10 @@ from app.config import Settings, load_settings
 from app.context import open_context, open_database
 from app.db import OUTAGES, is_outage
 from app.errors import ApiError, StartupError
-from app.jobs import upstream
 from app.faults import report as faults_report
 from app.faults import run as faults_run
 from app.faults.plan import Plan
+from app.jobs import upstream
 from app.models import SCOPES
 from app.ops import doctor as checks
 from app.ops import trace

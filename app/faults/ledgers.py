@@ -25,7 +25,6 @@ _JOBS: Final = text(
 )
 _APPLIED: Final = text("SELECT job_id, digest FROM receipts WHERE applied")
 _UNENDED: Final = text("SELECT count(*) FROM jobs WHERE completed_at IS NULL")
-_SPELLING: Final = text("SELECT 1 FROM upstream_accounts WHERE webhook_field IS NOT NULL")
 
 
 async def read_jobs(database: Database) -> list[KeptJob]:
@@ -44,12 +43,6 @@ async def count_unended(database: Database) -> int:
     """How many jobs have not ended."""
     async with database.reading() as connection:
         return int((await connection.execute(_UNENDED)).scalar_one())
-
-
-async def knows_spelling(database: Database) -> bool:
-    """Whether the service has learned how the upstream spells the webhook field."""
-    async with database.reading() as connection:
-        return (await connection.execute(_SPELLING)).first() is not None
 
 
 def upstream_jobs(books: Mapping[str, Any]) -> list[UpstreamJob]:

@@ -86,8 +86,7 @@ async def _storm_and_read(
 ) -> _Ending:
     async with AsyncExitStack() as holding:
         async with supervised(fleet):
-            async with open_database(settings) as database:
-                await await_ready(fleet, database)
+            await await_ready(fleet)
             # While anybody is killed the database is not held here: the services are to revive it.
             await storm(callers, strikes(plan), fleet, progress)
             database = await holding.enter_async_context(open_database(settings))

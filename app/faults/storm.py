@@ -1,8 +1,6 @@
 """Callers and kills at once, then the quiet that the comparison needs.
 
 Kills fall due by what was acknowledged, not by the clock, so that all of them strike while there is work, on any machine.
-The storm begins when the services are ready and know how the upstream spells the webhook field: a job that was sent on
-a wrong guess and got no clear answer may not be spelled anew, and waits longer than any run (decision 0004).
 """
 
 from __future__ import annotations
@@ -18,7 +16,7 @@ import httpx
 from app.db import Database
 from app.errors import StartupError
 from app.faults.callers import Callers
-from app.faults.ledgers import count_unended, knows_spelling
+from app.faults.ledgers import count_unended
 from app.faults.plan import FAULTS, Strike
 from app.faults.processes import Fleet
 from app.faults.report import Progress
@@ -48,11 +46,11 @@ async def supervised(fleet: Fleet) -> AsyncIterator[None]:
         await asyncio.gather(watch, return_exceptions=True)
 
 
-async def await_ready(fleet: Fleet, database: Database) -> None:
-    """Wait until every service is ready and the upstream's spelling is known; raise StartupError after a minute."""
+async def await_ready(fleet: Fleet) -> None:
+    """Wait until every service is ready; raise StartupError after a minute."""
     deadline = time.monotonic() + READY_SECONDS
     async with httpx.AsyncClient(trust_env=False) as client:
-        while not (await knows_spelling(database) and all([await _is_ready(client, url) for url in fleet.urls])):
+        while not all([await _is_ready(client, url) for url in fleet.urls]):
             if time.monotonic() > deadline:
                 raise StartupError(f"the services were not ready within {READY_SECONDS:g} s")
             await asyncio.sleep(0.1)
