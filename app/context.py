@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import secrets
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -55,6 +56,7 @@ class Context:
         self._webhook_secrets: tuple[bytes, ...] = ()
         self.introduction: asyncio.Task[bool] | None = None  # asking how the upstream spells what we are to send
         self.introductions_failed = 0
+        self.failures: Counter[str] = Counter()  # submissions in a row without a clear answer, by upstream key
 
     def now(self) -> datetime:
         """The time by the clock that was handed in."""

@@ -119,7 +119,7 @@ class UpstreamKey(Base):
 
     account: Mapped[str]
     fingerprint: Mapped[str]
-    failure_count: Mapped[int] = mapped_column(server_default=text("0"))  # in a row
+    failure_count: Mapped[int] = mapped_column(server_default=text("0"))  # holds in a row
     held_until: Mapped[datetime | None]  # nothing is sent under this key before
     hold_reason: Mapped[str | None]
     must_probe: Mapped[bool] = mapped_column(server_default=text("false"))  # after the hold one job goes first

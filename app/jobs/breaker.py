@@ -10,6 +10,8 @@ from app.backoff import exponential
 from app.db import AnyRow
 
 FAILURES_TO_OPEN: Final = 5
+"""Failures in a row, as one process sees them."""
+
 FIRST_HOLD_SECONDS: Final = 1.0
 LONGEST_HOLD_SECONDS: Final = 30.0
 REFUSED_HOLD_SECONDS: Final = 60.0
@@ -20,10 +22,8 @@ CAP_LOWERED_SECONDS: Final = 60.0
 
 
 def hold_for(failures: int, spread: float, *, asked_seconds: float | None = None) -> timedelta:
-    """How long to hold a key after so many failures in a row, this one included; never less than the upstream asked."""
-    delay = exponential(
-        failures - FAILURES_TO_OPEN + 1, first=FIRST_HOLD_SECONDS, most=LONGEST_HOLD_SECONDS, spread=spread
-    )
+    """How long to hold a key that was opened and failed so many probes less one; never less than the upstream asked."""
+    delay = exponential(failures, first=FIRST_HOLD_SECONDS, most=LONGEST_HOLD_SECONDS, spread=spread)
     return timedelta(seconds=max(delay, asked_seconds or 0))
 
 

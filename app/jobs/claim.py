@@ -42,7 +42,8 @@ class Claim:
     webhook_url: str | None
     api_key: str
     remembered: bool  # all processes know already that this spelling works
-    troubled: bool  # the key failed lately, so that a success is news
+    troubled: bool  # the key was held lately, so that a success is news
+    probe: bool  # it goes first, and the others wait for what comes of it
     attempt: int  # how often the job was claimed, this time included
 
     def respelled(self, refusal: Refusal) -> Claim:
@@ -87,7 +88,7 @@ async def claim_jobs(ctx: Context, tx: AsyncConnection, *, wanted: Sequence[UUID
     known = Spelling(state.webhook_field, state.webhook_events) if state.webhook_field else None
     secrets = await ctx.webhook_secrets()
     claims = [_freeze(ctx, row, known, secrets[0], troubled) for row in rows[: int(min(most, len(rows)))]]
-    claims = await _probing(ctx, tx, claims, troubled)
+    claims = await _one_probe_a_key(ctx, tx, claims)
     await lease(ctx, tx, claims)
     await spend(ctx, tx, allowed, len(claims))
     return claims
@@ -99,22 +100,13 @@ def _cap(ctx: Context, state: AnyRow, now: datetime) -> int:
     return min(cap, state.cap_lowered_to) if lowered else cap
 
 
-async def _probing(
-    ctx: Context, tx: AsyncConnection, claims: Sequence[Claim], troubled: Mapping[str, AnyRow]
-) -> list[Claim]:
+async def _one_probe_a_key(ctx: Context, tx: AsyncConnection, claims: Sequence[Claim]) -> list[Claim]:
     """Keep one claim of each key that has to be probed, which holds that key for as long as its lease."""
-    kept = []
-    probed: set[str] = set()
-    for claim in claims:
-        key = fingerprint(claim.api_key)
-        if key in troubled and troubled[key].must_probe:
-            if key in probed:
-                continue
-            probed.add(key)
-            until = ctx.now() + timedelta(seconds=ctx.settings.lease_seconds)
-            await queries.begin_probe(tx, ctx.account, key, until=until, now=ctx.now())
-        kept.append(claim)
-    return kept
+    probes = {claim.api_key: claim for claim in reversed(claims) if claim.probe}
+    until = ctx.now() + timedelta(seconds=ctx.settings.lease_seconds)
+    for api_key in probes:
+        await queries.begin_probe(tx, ctx.account, fingerprint(api_key), until=until, now=ctx.now())
+    return [claim for claim in claims if not claim.probe or probes[claim.api_key] is claim]
 
 
 def _freeze(ctx: Context, row: AnyRow, known: Spelling | None, secret: bytes, troubled: Mapping[str, AnyRow]) -> Claim:
@@ -142,6 +134,7 @@ def _freeze(ctx: Context, row: AnyRow, known: Spelling | None, secret: bytes, tr
         api_key=api_key,
         remembered=trail[-1] == known,
         troubled=fingerprint(api_key) in troubled,
+        probe=fingerprint(api_key) in troubled and troubled[fingerprint(api_key)].must_probe,
         attempt=row.dispatch_count + 1,
     )
 

@@ -5,6 +5,7 @@ It is written after the attempt is recorded and in a transaction of its own: a l
 
 from __future__ import annotations
 
+import asyncio
 import random
 import re
 from datetime import timedelta
@@ -12,7 +13,6 @@ from typing import Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.apiframe.client import Answer
 from app.apiframe.errors import Refusal, Unclear
 from app.apiframe.signature import fingerprint
 from app.context import Context
@@ -27,54 +27,60 @@ _RATE_LIMIT: Final = re.compile(r"\brate\b|requests", re.IGNORECASE)
 
 async def learn(ctx: Context, sent: Sent, *, accepted: bool, url_is_refused: bool) -> None:
     """Write down what everybody should know after this attempt, if anything."""
-    last, claim = sent.claim.trail[-1], sent.claim
-    spelling_is_news = accepted and last.field is not None and not claim.remembered
-    key_is_news = not isinstance(sent.result, Answer) or claim.troubled
+    last = sent.claim.trail[-1]
+    spelling_is_news = accepted and last.field is not None and not sent.claim.remembered
+    key_is_news = _count(ctx, sent)
     if not (spelling_is_news or url_is_refused or key_is_news):
         return
-    now, works_again = ctx.now(), False
+    now, hold = ctx.now(), None
     async with ctx.db.transaction() as tx:
         if spelling_is_news:
             await account.remember_spelling(tx, ctx.account, field=last.field, events=last.events, now=now)
         if url_is_refused:
             await account.note_trouble(tx, ctx.account, f"the webhook URL is refused: {sent.result}", now)
-        works_again = await _judge_key(ctx, tx, sent)
-    if works_again:
-        ctx.notify.nudge(["dispatch"])
+        if key_is_news:
+            hold = await _move_breaker(ctx, tx, sent)
+    if hold is not None:
+        # Whatever waits goes on as soon as it may; without this, at the next sweep.
+        asyncio.get_running_loop().call_later(hold.total_seconds(), ctx.notify.nudge, ["dispatch"])
 
 
-async def _judge_key(ctx: Context, tx: AsyncConnection, sent: Sent) -> bool:
-    """Move the breaker of the key that was used; whether it works again by this. A refusal of a request is an answer."""
+def _count(ctx: Context, sent: Sent) -> bool:
+    """Count failures in a row, and say whether the key's breaker has to be moved. A refusal of a request is an answer."""
+    key, result = fingerprint(sent.claim.api_key), sent.result
+    if not isinstance(result, Unclear):
+        ctx.failures.pop(key, None)
+        return sent.claim.troubled or sent.blames_key or (isinstance(result, Refusal) and result.status == 429)
+    ctx.failures[key] += 1
+    return sent.claim.probe or ctx.failures[key] >= breaker.FAILURES_TO_OPEN
+
+
+async def _move_breaker(ctx: Context, tx: AsyncConnection, sent: Sent) -> timedelta:
+    """Hold the key that was used, or let it go; return for how long it is held."""
     result, key, now = sent.result, fingerprint(sent.claim.api_key), ctx.now()
     if isinstance(result, Unclear):
-        await _count_failure(ctx, tx, key, result)
-    elif sent.blames_key:
-        until, reason = now + timedelta(seconds=breaker.REFUSED_HOLD_SECONDS), f"our key is refused: {result}"
-        await queries.hold(tx, ctx.account, key, until=until, reason=reason, must_probe=True, now=now)
-    elif isinstance(result, Refusal) and result.status == 429:
-        until = now + timedelta(seconds=result.retry_after_seconds or breaker.FIRST_HOLD_SECONDS)
-        await queries.hold(tx, ctx.account, key, until=until, reason=str(result), must_probe=False, now=now)
+        known = (await queries.list_troubled(tx, ctx.account)).get(key)
+        failures = (known.failure_count if known and sent.claim.probe else 0) + 1
+        spread = random.random()  # noqa: S311 - jitter
+        hold = breaker.hold_for(failures, spread, asked_seconds=result.retry_after_seconds)
+        reason = f"the upstream is in trouble: {result}"
+        await queries.record_failure(
+            tx, ctx.account, key, probe=sent.claim.probe, until=now + hold, reason=reason, now=now
+        )
+        return hold
+    if sent.blames_key:
+        hold = timedelta(seconds=breaker.REFUSED_HOLD_SECONDS)
+        reason = f"our key is refused: {result}"
+        await queries.hold(tx, ctx.account, key, until=now + hold, reason=reason, must_probe=True, now=now)
+        return hold
+    if isinstance(result, Refusal) and result.status == 429:
+        if sent.claim.probe:
+            await queries.record_success(tx, ctx.account, key, now)  # an upstream that counts requests is up
+        hold = timedelta(seconds=result.retry_after_seconds or breaker.FIRST_HOLD_SECONDS)
+        await queries.hold(tx, ctx.account, key, until=now + hold, reason=str(result), must_probe=False, now=now)
         if not _RATE_LIMIT.search(result.text):
             lowered_until = now + timedelta(seconds=breaker.CAP_LOWERED_SECONDS)
             await account.lower_cap(tx, ctx.account, until=lowered_until, now=now)
-    elif sent.claim.troubled:
-        return await queries.record_success(tx, ctx.account, key, now)
-    return False
-
-
-async def _count_failure(ctx: Context, tx: AsyncConnection, key: str, unclear: Unclear) -> None:
-    known = (await queries.list_troubled(tx, ctx.account)).get(key)
-    failures = (known.failure_count if known else 0) + 1
-    await queries.record_failure(
-        tx,
-        ctx.account,
-        key,
-        reason=f"the upstream is in trouble: {unclear}",
-        opens_at=breaker.FAILURES_TO_OPEN,
-        hold=breaker.hold_for(
-            failures,
-            random.random(),  # noqa: S311 - jitter
-            asked_seconds=unclear.retry_after_seconds,
-        ),
-        now=ctx.now(),
-    )
+        return hold
+    await queries.record_success(tx, ctx.account, key, now)
+    return timedelta()

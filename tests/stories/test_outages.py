@@ -88,7 +88,7 @@ async def test_a_troubled_upstream_is_probed_with_one_request_ever_more_seldom(
     for _ in range(8):
         clock.advance(120)
         assert sum(await asyncio.gather(*(dispatch.run_once(service.ctx) for _ in range(5)))) == 1
-        key = await eventually(lambda: key_of(service), partial(has_failed, len(holds) + breaker.FAILURES_TO_OPEN + 1))
+        key = await eventually(lambda: key_of(service), partial(has_failed, len(holds) + 2))
         holds.append((key.held_until - service.ctx.now()).total_seconds())
 
     assert holds[0] < 5 < holds[-1] <= breaker.LONGEST_HOLD_SECONDS * 1.2
@@ -126,9 +126,9 @@ async def test_everything_accepted_while_the_upstream_was_down_completes_when_it
     await tell(simulator, "faults", down=1, down_by="cut")
 
     jobs = await asyncio.gather(*(service.caller.accepted(FLUX) for _ in range(20) for service in (one, other)))
-    await eventually(lambda: key_of(one), lambda key: key.failure_count >= breaker.FAILURES_TO_OPEN + 2)
-    failed, tried = (await key_of(one)).failure_count, await submissions(simulator)
-    assert tried <= failed + 5, "only the first few met the outage together, one to a slot"
+    await eventually(lambda: key_of(one), lambda key: key.failure_count >= 3)
+    (tried,) = await one.rows("SELECT count(*) AS n FROM steps WHERE kind = 'dispatch'")
+    assert tried.n <= (await key_of(one)).failure_count + 2 * breaker.FAILURES_TO_OPEN + 5
     await tell(simulator, "faults", down=0)
     await eventually(
         lambda: one.rows("SELECT count(*) AS n FROM jobs WHERE status = 'COMPLETED'"),
@@ -139,6 +139,34 @@ async def test_everything_accepted_while_the_upstream_was_down_completes_when_it
     seen = await counters(simulator)
     assert seen["accepted"] == len(jobs)
     assert seen["max_in_flight_seen"] <= 5
+
+
+async def test_a_probe_that_meets_a_429_waits_as_asked_and_no_longer(serve: Serve, simulate: Simulate) -> None:
+    simulator = simulate(hold=True)
+    service = await serve(simulator, loops=False)
+    service.ctx.clock = clock = SettableClock()
+    await open_breaker(service, simulator)
+    await tell(simulator, "faults", server_error=0, next=["rate_limited"], retry_after_seconds=3)
+    clock.advance(60)
+    assert await dispatch.run_once(service.ctx) == 1
+    await eventually(lambda: key_of(service), lambda key: not key.must_probe)
+
+    clock.advance(4)
+
+    assert await dispatch.run_once(service.ctx) == breaker.FAILURES_TO_OPEN
+
+
+async def test_failures_that_are_not_in_a_row_hold_nothing(serve: Serve, simulate: Simulate) -> None:
+    """An upstream that fails now and then is not down, and jobs under way when a key is held say nothing new."""
+    simulator = simulate(hold=True, max_concurrent_jobs=100)
+    service = await serve(simulator, loops=False, max_in_flight=100)
+    await tell(simulator, "faults", next=(["accept_then_error"] * (breaker.FAILURES_TO_OPEN - 1) + ["none"]) * 4)
+
+    for _ in range(4 * breaker.FAILURES_TO_OPEN):
+        await service.caller.accepted(FLUX)
+
+    assert await service.rows("SELECT 1 FROM upstream_keys WHERE must_probe") == []
+    assert await submissions(simulator) == 4 * breaker.FAILURES_TO_OPEN
 
 
 async def test_a_hold_of_one_key_holds_no_other(serve: Serve, simulate: Simulate) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 
 from sqlalchemy import text
@@ -60,40 +60,40 @@ async def begin_probe(tx: AsyncConnection, account: str, key: str, *, until: dat
 
 
 async def record_failure(
-    tx: AsyncConnection, account: str, key: str, *, reason: str, opens_at: int, hold: timedelta, now: datetime
+    tx: AsyncConnection, account: str, key: str, *, probe: bool, until: datetime, reason: str, now: datetime
 ) -> None:
-    """Count a failure; from the `opens_at`th in a row on, and whenever a probe failed, the key is held for so long."""
+    """Hold a key that fails, and have one job go first then.
+
+    One that is held so already is held on by a failed `probe` only: jobs that were under way when it began say nothing new.
+    """
     await tx.execute(
         _RECORD_FAILURE,
-        {"account": account, "key": key, "reason": reason, "opens_at": opens_at, "until": now + hold, "now": now},
+        {"account": account, "key": key, "probe": probe, "until": until, "reason": reason, "now": now},
     )
 
 
 _RECORD_FAILURE: Final = text(
     """
-    INSERT INTO upstream_keys AS k (account, fingerprint, failure_count, updated_at) VALUES (:account, :key, 1, :now)
+    INSERT INTO upstream_keys AS k
+        (account, fingerprint, failure_count, held_until, hold_reason, must_probe, updated_at)
+    VALUES (:account, :key, 1, :until, :reason, true, :now)
     ON CONFLICT (account, fingerprint) DO UPDATE SET
-        failure_count = k.failure_count + 1, updated_at = excluded.updated_at,
-        held_until = CASE WHEN k.must_probe OR k.failure_count + 1 >= :opens_at THEN :until ELSE k.held_until END,
-        hold_reason = CASE WHEN k.must_probe OR k.failure_count + 1 >= :opens_at THEN :reason ELSE k.hold_reason END,
-        must_probe = k.must_probe OR k.failure_count + 1 >= :opens_at
+        failure_count = k.failure_count + 1, held_until = excluded.held_until, hold_reason = excluded.hold_reason,
+        must_probe = true, updated_at = excluded.updated_at
+    WHERE CAST(:probe AS boolean) OR NOT k.must_probe
     """
 )
 
 
-async def record_success(tx: AsyncConnection, account: str, key: str, now: datetime) -> bool:
-    """Forget the failures of a key that works again; whether it was held back until now."""
-    rows = await tx.execute(
+async def record_success(tx: AsyncConnection, account: str, key: str, now: datetime) -> None:
+    """Forget the trouble of a key that works."""
+    await tx.execute(
         text(
             """
-            UPDATE upstream_keys k SET failure_count = 0, held_until = NULL, hold_reason = NULL, must_probe = false,
+            UPDATE upstream_keys SET failure_count = 0, held_until = NULL, hold_reason = NULL, must_probe = false,
                 updated_at = :now
-            FROM (SELECT fingerprint, must_probe FROM upstream_keys
-                  WHERE account = :account AND fingerprint = :key FOR UPDATE) AS before
-            WHERE k.account = :account AND k.fingerprint = :key
-            RETURNING before.must_probe
+            WHERE account = :account AND fingerprint = :key
             """
         ),
         {"account": account, "key": key, "now": now},
     )
-    return any(row.must_probe for row in rows)
