@@ -277,7 +277,7 @@ def test_the_makefile_has_the_documented_targets_and_help_for_each() -> None:
     text = read("Makefile")
     explained = re.findall(r"^([a-z-]+):.* ## \S", text, re.MULTILINE)
     (phony,) = re.findall(r"^\.PHONY: (.+)$", text, re.MULTILINE)
-    expected = {"help", "setup", "demo", "test", "test-long", "check", "format", "lock", "clean"}
+    expected = {"help", "setup", "demo", "test", "test-long", "faults", "check", "format", "lock", "clean"}
     assert set(explained) == set(phony.split()) == expected
 
 
