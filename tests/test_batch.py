@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from sqlalchemy import text
@@ -16,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.batch import RUNS, Batch
 from app.db import Database
 from app.errors import Unavailable
+from tests.wires import PostgresWire
 
 Apply = Callable[[AsyncConnection, Sequence[int]], Awaitable[list[int]]]
 
@@ -297,76 +296,18 @@ async def test_a_connection_that_is_killed_in_the_middle_is_replaced_and_the_ans
     assert await transactions(db) == 1
 
 
-class Wire:
-    """Bytes between a client and PostgreSQL. Once armed, the next COMMIT is passed on, but its answer never comes back."""
-
-    def __init__(self, url: str) -> None:
-        self._target = url
-        self.armed = False
-        self.cut = 0
-
-    @asynccontextmanager
-    async def open(self) -> AsyncIterator[str]:
-        """The address to use instead, for so long."""
-        parts = urlsplit(self._target)
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        port = server.sockets[0].getsockname()[1]
-        user = f"{parts.username}:{parts.password}" if parts.password else str(parts.username)
-        async with server:
-            yield f"postgresql://{user}@127.0.0.1:{port}{parts.path}?sslmode=disable"
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, thither = await self._connect()
-        try:
-            async with asyncio.TaskGroup() as pumps:
-                pumps.create_task(self._pump(reader, thither, self._spot_commit))
-                pumps.create_task(self._pump(there, writer, self._swallow))
-        except* ConnectionError:
-            pass
-        finally:
-            for end in (writer, thither):
-                end.close()
-
-    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        parts = urlsplit(self._target)
-        asked = parse_qs(parts.query)
-        folder = asked["host"][0] if "host" in asked else ""
-        port = int(asked["port"][0]) if "port" in asked else parts.port or 5432
-        if folder.startswith("/"):
-            return await asyncio.open_unix_connection(f"{folder}/.s.PGSQL.{port}")
-        return await asyncio.open_connection(folder or parts.hostname, port)
-
-    async def _pump(
-        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, look: Callable[[bytes], None]
-    ) -> None:
-        while part := await source.read(65_536):
-            look(part)
-            sink.write(part)
-            await sink.drain()
-        raise ConnectionResetError
-
-    def _spot_commit(self, part: bytes) -> None:
-        if self.armed and b"COMMIT" in part:
-            self.armed, self.cut = False, 1
-
-    def _swallow(self, _part: bytes) -> None:
-        """The server has answered, so it has committed: cut here."""
-        if self.cut == 1:
-            self.cut = 2
-            raise ConnectionResetError
-
-
 async def test_a_commit_whose_answer_was_lost_is_run_again_and_answers_the_same(
     db: Database, database_url: str
 ) -> None:
-    wire = Wire(database_url)
+    wire = PostgresWire(database_url)
     runs: list[Any] = []
 
     async def insert_and_look(tx: AsyncConnection, items: Sequence[int]) -> list[int]:
         there = (await tx.execute(text("SELECT count(*) FROM numbers"))).scalar_one()
         runs.append(there)
         answers = await insert(tx, items)
-        wire.armed = len(runs) == 1
+        if len(runs) == 1:
+            wire.cut_in_commit()
         return answers
 
     async with wire.open() as url:
@@ -374,6 +315,6 @@ async def test_a_commit_whose_answer_was_lost_is_run_again_and_answers_the_same(
         assert await Batch(over_the_wire, insert_and_look)(5) == -5
         await over_the_wire.close()
 
-    assert wire.cut == 2
+    assert wire.cuts == 1
     assert runs == [0, 1]
     assert await numbers(db) == [5]

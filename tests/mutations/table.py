@@ -1,0 +1,248 @@
+"""Ways to break the kernel's rules: one change of the source each, which a test named after the rule must notice."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+
+class Mutation(NamedTuple):
+    """`old` stands in `file` exactly once; with `new` in its place the rule does not hold any more, for this reason."""
+
+    rule: int
+    file: str
+    old: str
+    new: str
+    why: str
+
+
+RULES: Final = {
+    1: "Unsent means never possibly received: a job counts as sent from the claim's commit on, before the POST",
+    2: "The wire is frozen before the first send, and anything else goes under a derived key after definite 400s only",
+    3: "The upstream's first final status stays; our own conclusion yields to one once",
+    4: "Slots are counted under the account's lock; the fair next job takes a free one, and nobody overtakes",
+    5: "Locks are taken in one order, and what PostgreSQL gave up for another is run again",
+    7: "What is claimed starts now and ends well before its lease; outcomes are recorded under that lease only",
+    8: "A COMMIT of unknown fate is looked up before anybody is answered; a client that leaves cancels nothing",
+    9: "Only receipts that were applied keep later ones from being applied",
+}
+"""The kernel's rules that can be broken today. 6, the event log's order, comes with the log."""
+
+MUTATIONS: Final = (
+    Mutation(
+        1,
+        "app/jobs/queries/dispatch.py",
+        "ambiguous_since = coalesce(jobs.ambiguous_since, :now)",
+        "ambiguous_since = jobs.ambiguous_since",
+        "a job that is being sent passes for unsent",
+    ),
+    Mutation(
+        1,
+        "app/jobs/queries/dispatch.py",
+        "ambiguous_since = coalesce(jobs.ambiguous_since, :now)",
+        "ambiguous_since = :now",
+        "every attempt begins the upstream's 24 hours anew",
+    ),
+    Mutation(
+        1,
+        "app/jobs/dispatch.py",
+        "first = job.ambiguous_by == claim.lease",
+        "first = True",
+        "a refusal to a repetition takes back what an earlier attempt may have done",
+    ),
+    Mutation(
+        1,
+        "app/jobs/dispatch.py",
+        "result.retry_after_seconds, unsent=False)",
+        "result.retry_after_seconds, unsent=True)",
+        "no answer, or a 5xx, counts as a refusal",
+    ),
+    Mutation(
+        1,
+        "app/jobs/queries/dispatch.py",
+        "ambiguous_since = CASE WHEN done.unsent THEN NULL ELSE ambiguous_since END",
+        "ambiguous_since = ambiguous_since",
+        "a job that was definitely refused passes for sent",
+    ),
+    Mutation(
+        2,
+        "app/jobs/claim.py",
+        "if row.wire_key is None:",
+        "if row.wire_key is None or row.ambiguous_since is not None:",
+        "a repetition is spelled as is configured by then",
+    ),
+    Mutation(
+        2,
+        "app/jobs/claim.py",
+        "ctx.upstream_key if row.ambiguous_since is None else ctx.upstream_keys[row.upstream_key]",
+        "ctx.upstream_key",
+        "a repetition goes under another account's key, which makes a second job",
+    ),
+    Mutation(
+        2,
+        "app/jobs/queries/acceptance.py",
+        "CAST(convert_from(body, 'UTF8') AS jsonb), body,",
+        "CAST(convert_from(body, 'UTF8') AS jsonb), convert_to(CAST(convert_from(body, 'UTF8') AS jsonb) #>> '{}', 'UTF8'),",
+        "JSONB has its own order and numbers",
+    ),
+    Mutation(
+        2,
+        "app/jobs/claim.py",
+        'wire_key = f"{self.job_id}:{len(trail)}"',
+        "wire_key = self.wire_key",
+        "two bodies go under one key",
+    ),
+    Mutation(
+        2,
+        "app/jobs/refusals.py",
+        "if not first or refusal.status not in TELLING:",
+        "if refusal.status not in TELLING:",
+        "a refusal to a repetition derives another key or fails a job that the upstream may hold",
+    ),
+    Mutation(
+        3,
+        "app/jobs/states.py",
+        'return state.concluded_by == "framehook" and ',
+        "return ",
+        "a second final of the upstream overwrites the first",
+    ),
+    Mutation(
+        3,
+        "app/jobs/states.py",
+        'return state.concluded_by == "framehook" and ',
+        "return False and ",
+        "our own conclusion never yields",
+    ),
+    Mutation(
+        3,
+        "app/jobs/states.py",
+        'concluded_by="framehook" if seen.source == "framehook" else "upstream"',
+        'concluded_by=state.concluded_by or ("framehook" if seen.source == "framehook" else "upstream")',
+        "our own conclusion yields again and again",
+    ),
+    Mutation(
+        4,
+        "app/jobs/queries/account.py",
+        "WHERE id = :account FOR UPDATE",
+        "WHERE id = :account",
+        "two claims count the same free slots",
+    ),
+    Mutation(
+        4,
+        "app/models.py",
+        '"ambiguous_since IS NOT NULL AND status IN',
+        '"upstream_id IS NOT NULL AND status IN',
+        "a job of unknown fate holds no slot",
+    ),
+    Mutation(
+        4,
+        "app/jobs/queries/dispatch.py",
+        "AND (dispatch_at <= :now OR id = ANY(CAST(:wanted AS uuid[])))",
+        "AND (CAST(:wanted AS uuid[]) IS NULL AND dispatch_at <= :now OR id = ANY(CAST(:wanted AS uuid[])))",
+        "a submission whose caller waits overtakes the queue",
+    ),
+    Mutation(
+        4,
+        "app/jobs/queries/dispatch.py",
+        "coalesce(load.running, 0) + row_number()",
+        "row_number()",
+        "a team that has much running is served like one that has nothing",
+    ),
+    Mutation(
+        5,
+        "app/jobs/queries/door.py",
+        "ORDER BY id FOR UPDATE",
+        "FOR UPDATE",
+        "jobs are locked in the order in which they are found",
+    ),
+    Mutation(
+        5,
+        "app/jobs/queries/acceptance.py",
+        "ORDER BY team_id, key, job_id\n",
+        "\n",
+        "idempotency keys are claimed in the order in which they came",
+    ),
+    Mutation(
+        5,
+        "app/batch.py",
+        "is_conflict(error) or is_outage(error)",
+        "is_outage(error)",
+        "a deadlock is told to callers",
+    ),
+    Mutation(
+        7,
+        "app/jobs/dispatch.py",
+        "if job.lease_token != claim.lease:",
+        "if False:",
+        "a late outcome is recorded under somebody else's lease",
+    ),
+    Mutation(
+        7,
+        "app/apiframe/client.py",
+        "asyncio.timeout(self._timeout_seconds)",
+        "asyncio.timeout(None)",
+        "an upstream that sends a byte now and then is waited for past the lease",
+    ),
+    Mutation(
+        7,
+        "app/config.py",
+        "return self.upstream_timeout_seconds + 10",
+        "return self.upstream_timeout_seconds + 4",
+        "too little time is left to record what came of an attempt",
+    ),
+    Mutation(
+        7,
+        "app/jobs/dispatch.py",
+        "return [ctx.start(send(ctx, claim)) for claim in claims]",
+        "return [ctx.start(send(ctx, claim)) for claim in claims[:1]]",
+        "a lease runs while nobody sends the job",
+    ),
+    Mutation(
+        8,
+        "app/batch.py",
+        "is_conflict(error) or is_outage(error)",
+        "is_conflict(error)",
+        "a COMMIT that may be done is told as an error",
+    ),
+    Mutation(
+        8,
+        "app/jobs/queries/acceptance.py",
+        "ON CONFLICT (id) DO NOTHING",
+        "",
+        "a submission that was committed cannot be found again by its id",
+    ),
+    Mutation(
+        8,
+        "app/batch.py",
+        "for call, answer in answered:\n                if not call.answer.done():",
+        "for call, answer in answered:\n                if True:",
+        "a caller that left keeps its neighbours from their answers",
+    ),
+    Mutation(
+        8,
+        "app/jobs/dispatch.py",
+        "asyncio.shield(sending)",
+        "sending",
+        "a caller that leaves takes its POST along",
+    ),
+    Mutation(
+        9,
+        "app/webhooks/queries.py",
+        "r.digest = asked.digest AND r.applied",
+        "r.digest = asked.digest",
+        "a receipt that was not applied shadows a later one",
+    ),
+    Mutation(
+        9,
+        "app/webhooks/receive.py",
+        "applied=answer.outcome in APPLIED",
+        "applied=True",
+        "a receipt that was only kept counts as applied",
+    ),
+    Mutation(
+        9,
+        "app/webhooks/receive.py",
+        'webhook.signature == "valid" and webhook.seen and',
+        "webhook.seen and",
+        "a copy that is not believed takes the signed one's place",
+    ),
+)

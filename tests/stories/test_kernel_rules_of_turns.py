@@ -1,0 +1,181 @@
+"""The kernel's rules about who is sent when: 4 (slots) and 7 (leases), as walks.
+
+A cap that 429s correct downward belongs to these rules and is not built yet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from app.clock import SettableClock
+from app.jobs import dispatch, upstream
+from app.simulator.server import RunningSimulator
+from tests.harness import FLUX, Service, books, eventually, tell
+from tests.locks import CLAIMS, blocked, stopped_at
+from tests.wires import UpstreamWire
+
+Serve = Callable[..., Any]
+Simulate = Callable[..., RunningSimulator]
+
+LATER = {"Prefer": "respond-async"}
+
+
+def settable(service: Service) -> SettableClock:
+    service.ctx.clock = clock = SettableClock()
+    return clock
+
+
+# 4. Slots.
+
+
+@pytest.mark.parametrize("rival", ["inline", "background"])
+async def test_kernel_rule_4_claims_of_two_processes_at_once_do_not_exceed_the_cap(
+    serve: Serve, simulate: Simulate, rival: str
+) -> None:
+    simulator = simulate(hold=True, enforce_cap=False)
+    one, other = [await serve(simulator, loops=False, max_in_flight=2) for _ in range(2)]
+    await upstream.refresh_once(one.ctx)
+    crowd, lonely = await one.new_caller("crowd"), await other.new_caller("lonely")
+    for _ in range(2):
+        await crowd.accepted(FLUX, **LATER)
+
+    async with stopped_at(one, CLAIMS):
+        claiming = asyncio.create_task(dispatch.run_once(one.ctx))
+        await blocked(one, 1)
+        # The first claim has counted and is not committed. This one's turn would be next: its team has nothing running.
+        late: asyncio.Task[Any]
+        if rival == "inline":
+            late = asyncio.create_task(lonely.accepted(FLUX))
+        else:
+            await lonely.accepted(FLUX, **LATER)
+            late = asyncio.create_task(dispatch.run_once(other.ctx))
+        await blocked(one, 2)
+    await asyncio.gather(claiming, late)
+
+    counters = (await books(simulator))["counters"]
+    assert (counters["accepted"], counters["max_in_flight_seen"]) == (2, 2)
+    assert len(await one.rows("SELECT 1 FROM jobs WHERE ambiguous_since IS NULL")) == 1
+
+
+async def test_kernel_rule_4_a_job_of_unknown_fate_holds_its_slot(serve: Serve, simulate: Simulate) -> None:
+    simulator = simulate(hold=True)
+    service = await serve(simulator, loops=False, max_in_flight=1)
+    await tell(simulator, "faults", accept_then_cut=1)
+    await service.caller.accepted(FLUX)
+    waiting = await service.caller.accepted(FLUX, **LATER)
+
+    await dispatch.run_once(service.ctx)
+
+    assert (await service.job(waiting)).ambiguous_since is None
+    assert (await books(simulator))["counters"]["accepted"] == 1
+
+
+async def test_kernel_rule_4_a_submission_whose_caller_waits_does_not_overtake_the_queue(
+    serve: Serve, simulate: Simulate
+) -> None:
+    simulator = simulate(hold=True)
+    service = await serve(simulator, loops=False, max_in_flight=1)
+    first = await service.caller.accepted(FLUX, **LATER)
+
+    late = await service.caller.accepted(FLUX)
+
+    assert (await service.job(late)).ambiguous_since is None
+    assert await dispatch.run_once(service.ctx) == 1
+    assert (await service.job(first)).upstream_id is not None
+
+
+async def test_kernel_rule_4_a_free_slot_goes_to_the_team_least_served_then_by_priority_then_by_age(
+    serve: Serve, simulate: Simulate
+) -> None:
+    simulator = simulate(hold=True, max_concurrent_jobs=1)
+    service = await serve(simulator, loops=False)
+    await upstream.refresh_once(service.ctx)
+    served, fresh = await service.new_caller("served"), await service.new_caller("fresh")
+    sent = [await served.accepted(FLUX, **LATER)]
+    assert await dispatch.run_once(service.ctx) == 1
+    urgent = await served.accepted(FLUX | {"priority": 9}, **LATER)
+    oldest = await fresh.accepted(FLUX, **LATER)
+    newest = await fresh.accepted(FLUX, **LATER)
+    preferred = await fresh.accepted(FLUX | {"priority": 5}, **LATER)
+
+    for cap in (2, 3, 4, 5):
+        await tell(simulator, "config", max_concurrent_jobs=cap)
+        await upstream.refresh_once(service.ctx)
+        assert await dispatch.run_once(service.ctx) == 1
+        rows = await service.rows("SELECT id FROM jobs WHERE upstream_id IS NOT NULL")
+        sent += [str(row.id) for row in rows if str(row.id) not in sent]
+
+    assert sent[1:] == [preferred, urgent, oldest, newest]
+
+
+# 7. Leases.
+
+
+@pytest.mark.parametrize("outcome", ["no_credits", "rate_limited", "server_error"])
+async def test_kernel_rule_7_a_late_outcome_of_a_lease_that_ended_changes_nothing(
+    serve: Serve, simulate: Simulate, outcome: str
+) -> None:
+    simulator = simulate(hold=True)
+    wire = UpstreamWire(simulator)
+    async with wire.open() as url:
+        settings = {"loops": False, "apiframe_base_url": url, "upstream_timeout_seconds": 60}
+        late, current = [await serve(simulator, **settings) for _ in range(2)]
+        job_id = await late.caller.accepted(FLUX, **LATER)
+        await tell(simulator, "faults", next=[outcome, "none"])
+        wire.hold = True
+        first = asyncio.create_task(dispatch.run_once(late.ctx))
+        await eventually(wire.held_count, lambda count: count == 1)
+        settable(current).advance(current.ctx.settings.lease_seconds + 1)
+        second = asyncio.create_task(dispatch.run_once(current.ctx))
+        await eventually(wire.held_count, lambda count: count == 2)
+        leased = await late.job(job_id)
+
+        wire.held[0].set()
+        assert await first == 1
+        assert await late.job(job_id) == leased
+        wire.held[1].set()
+        assert await second == 1
+
+    job = await late.job(job_id)
+    assert (job.status, job.lease_token, job.upstream_id is not None) == ("QUEUED", None, True)
+
+
+async def test_kernel_rule_7_an_attempt_is_given_up_more_than_five_seconds_before_its_lease_ends(
+    serve: Serve, simulate: Simulate
+) -> None:
+    """Also where the upstream sends a byte now and then: the deadline is one for the whole call."""
+    simulator = simulate(hold=True)
+    wire = UpstreamWire(simulator)
+    async with wire.open() as url:
+        service = await serve(simulator, loops=False, apiframe_base_url=url, upstream_timeout_seconds=2)
+        job_id = await service.caller.accepted(FLUX, **LATER)
+        wire.drip_seconds = 0.05
+        running = asyncio.create_task(dispatch.run_once(service.ctx))
+        leased = await eventually(lambda: service.job(job_id), lambda job: job.lease_token is not None)
+        assert await running == 1
+
+    recorded = await service.job(job_id)
+    assert (recorded.upstream_id, recorded.lease_token) == (None, None)
+    assert (leased.dispatch_at - recorded.updated_at).total_seconds() > 5
+
+
+async def test_kernel_rule_7_whatever_is_claimed_is_sent_at_once(serve: Serve, simulate: Simulate) -> None:
+    """No claim waits for another one's answer while its lease runs out."""
+    simulator = simulate(hold=True)
+    service = await serve(simulator, loops=False, upstream_timeout_seconds=60)
+    await tell(simulator, "faults", accept_then_hang=1)
+    for _ in range(8):
+        await service.caller.accepted(FLUX, **LATER)
+
+    running = asyncio.create_task(dispatch.run_once(service.ctx))
+
+    await eventually(
+        lambda: service.rows("SELECT 1 FROM jobs WHERE lease_token IS NOT NULL"), lambda rows: len(rows) == 8
+    )
+    await eventually(lambda: books(simulator), lambda seen: seen["counters"]["hanging_now"] == 8)
+    await tell(simulator, "release")
+    assert await running == 8
