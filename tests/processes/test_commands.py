@@ -14,12 +14,15 @@ from tests.processes.harness import (
     Ended,
     Program,
     client,
+    counters,
     free_port,
     in_front_of,
     query,
     reachable,
+    read,
     ready,
     status_of,
+    submit,
 )
 
 
@@ -75,6 +78,27 @@ def last_good_request(url: str, key: str) -> float:
             asked_at = time.time()
     assert status == 401
     return good_until
+
+
+def test_dispatch_is_paused_and_resumed_and_acceptance_goes_on(
+    launch: Callable[..., Program],
+    run: Callable[..., list[Ended]],
+    simulator: RunningSimulator,
+    database_url: str,
+) -> None:
+    environment = {"DATABASE_URL": database_url, "APIFRAME_BASE_URL": simulator.url}
+    service = launch("serve", **in_front_of(simulator, database_url))
+    with client(ready(service)) as caller:
+        (paused, unknown) = run(("pause", environment), ("pause --team nobody", environment))
+        assert (paused.exit_code, unknown.exit_code) == (0, 1)
+        assert unknown.said == "framehook: there is no team nobody\n"
+        job_id = submit(caller)
+        assert counters(simulator)["submissions"] == 0
+
+        (resumed,) = run(("resume", environment))
+
+        assert resumed.exit_code == 0
+        assert read(caller, job_id, wait=30)["status"] == "COMPLETED"
 
 
 def test_a_job_is_shown_with_all_that_happened_to_it(
