@@ -64,6 +64,13 @@ MUTATIONS: Final = (
         "a job that was definitely refused passes for sent",
     ),
     Mutation(
+        1,
+        "app/jobs/actions.py",
+        "if job.sent or job.state.settled:",
+        "if job.state.settled:",
+        "a job that the upstream may hold is cancelled",
+    ),
+    Mutation(
         2,
         "app/jobs/claim.py",
         "if row.wire_key is None:",
@@ -148,6 +155,13 @@ MUTATIONS: Final = (
         "a team that has much running is served like one that has nothing",
     ),
     Mutation(
+        4,
+        "app/jobs/claim.py",
+        "return min(cap, state.cap_lowered_to) if lowered else cap",
+        "return cap",
+        "the upstream is asked for more than it just refused",
+    ),
+    Mutation(
         5,
         "app/jobs/queries/door.py",
         "ORDER BY id FOR UPDATE",
@@ -195,6 +209,13 @@ MUTATIONS: Final = (
         "return [ctx.start(send(ctx, claim)) for claim in claims]",
         "return [ctx.start(send(ctx, claim)) for claim in claims[:1]]",
         "a lease runs while nobody sends the job",
+    ),
+    Mutation(
+        7,
+        "app/jobs/claim.py",
+        "if allowed >= 1 else 0, ctx.upstream.free_submissions)",
+        "if allowed >= 1 else 0, 1000)",
+        "more is claimed than can start now",
     ),
     Mutation(
         8,

@@ -19,7 +19,7 @@ import pytest
 from app.apiframe.operations import IMAGES_GENERATE
 from app.auth import find_caller, key_hash
 from app.clock import SettableClock
-from app.jobs import dispatch, reconcile, upstream
+from app.jobs import dispatch, expire, reconcile, upstream
 from app.jobs.submit import accept, read_submission
 from app.simulator.server import RunningSimulator
 from app.webhooks.receive import apply, read_webhook
@@ -85,7 +85,7 @@ async def test_kernel_rule_3_our_own_conclusion_yields_once_to_a_later_final_of_
     await tell(simulator, "faults", next=["accept_then_cut"])
     job = await held_job(service, simulator)
     clock.advance(24 * 3600)
-    assert await dispatch.expire_once(service.ctx) == 1
+    assert await expire.run_once(service.ctx) == 1
     assert (await service.job(job.id)).concluded_by == "framehook"
 
     await say(service, job, event="progress", progress=50)

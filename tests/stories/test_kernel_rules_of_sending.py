@@ -1,6 +1,6 @@
 """The kernel's rules about what may have been received: 1 (unsent means never) and 2 (the wire is frozen), as walks.
 
-Cancelling and translated parents belong to these rules and are not built yet.
+Translated parents belong to these rules and are not built yet.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from app.clock import SettableClock
-from app.jobs import dispatch
+from app.jobs import dispatch, expire
 from app.jobs.claim import claim_jobs
 from app.simulator.server import RunningSimulator
 from tests.harness import FLUX, SIMULATOR_KEY, Service, books, eventually, tell
@@ -31,6 +31,11 @@ OTHER_KEY = "afk_of_another_account"
 def settable(service: Service) -> SettableClock:
     service.ctx.clock = clock = SettableClock()
     return clock
+
+
+async def send_again(service: Service) -> None:
+    """Have the one job that waits sent, as soon as what the last attempt taught lets it."""
+    assert await eventually(lambda: dispatch.run_once(service.ctx)) == 1
 
 
 async def submissions(simulator: RunningSimulator) -> list[dict[str, Any]]:
@@ -87,11 +92,11 @@ async def test_kernel_rule_1_a_refusal_to_a_later_attempt_does_not_make_a_job_un
     await tell(simulator, "faults", next=["rate_limited", "forbidden", "none"])
     for _ in range(2):
         clock.advance(HOUR)
-        assert await dispatch.run_once(service.ctx) == 1
+        await send_again(service)
         job = await service.job(job_id)
         assert (job.status, job.ambiguous_since) == ("QUEUED", since)
     clock.advance(HOUR)
-    assert await dispatch.run_once(service.ctx) == 1
+    await send_again(service)
 
     assert (await service.job(job_id)).upstream_id is not None
     assert await accepted_count(simulator) == 1
@@ -109,7 +114,7 @@ async def test_kernel_rule_1_a_definite_refusal_to_the_attempt_that_set_it_makes
     assert await dispatch.run_once(service.ctx) == 1
     assert (await service.job(job_id)).ambiguous_since is None
     clock.advance(13 * HOUR)
-    assert await dispatch.expire_once(service.ctx) == 1
+    assert await expire.run_once(service.ctx) == 1
 
     assert (await service.job(job_id)).error_code == "dispatch_window_passed"
 
@@ -126,13 +131,30 @@ async def test_kernel_rule_1_the_time_to_repeat_a_submission_counts_from_its_fir
     clock.advance(3 * HOUR)
     assert await dispatch.run_once(service.ctx) == 1
     clock.advance(22 * HOUR)
-    assert await dispatch.run_once(service.ctx) == 1
+    await send_again(service)
     clock.advance(2 * HOUR)
 
     assert await dispatch.run_once(service.ctx) == 0
-    assert await dispatch.expire_once(service.ctx) == 1
+    assert await expire.run_once(service.ctx) == 1
     assert (await service.job(job_id)).error_code == "submission_unknown"
     assert len(await submissions(simulator)) == 2
+
+
+async def test_kernel_rule_1_only_a_job_that_was_never_sent_can_be_cancelled(serve: Serve, simulate: Simulate) -> None:
+    simulator = simulate(hold=True)
+    service = await serve(simulator, loops=False)
+    await tell(simulator, "faults", next=["accept_then_cut"])
+    sent = await service.caller.accepted(FLUX, **LATER)
+    await send_again(service)
+    unsent = await service.caller.accepted(FLUX, **LATER)
+
+    answers = [await service.caller.http.post(f"/v1/jobs/{job_id}/cancel") for job_id in (sent, unsent)]
+
+    assert [answer.status_code for answer in answers] == [409, 200]
+    assert [(await service.job(job_id)).status for job_id in (sent, unsent)] == ["QUEUED", "CANCELLED"]
+    settable(service).advance(HOUR)
+    await send_again(service)
+    assert {one["idempotency_key"] for one in await submissions(simulator)} == {sent}
 
 
 # 2. The wire is frozen.
@@ -203,14 +225,14 @@ async def test_kernel_rule_2_a_refusal_while_the_fate_is_unknown_neither_fails_n
         await _submit_elsewhere(simulator, job_id)
 
     clock.advance(HOUR)
-    assert await dispatch.run_once(service.ctx) == 1
+    await send_again(service)
 
     job = await service.job(job_id)
     assert (job.status, job.ambiguous_since, job.wire_key) == ("QUEUED", since, job_id)
     assert (await books(simulator))["counters"]["refused"][refusal[:3]] == 1
     assert {one["idempotency_key"] for one in await submissions(simulator)} == {job_id}
     clock.advance(23 * HOUR)
-    assert await dispatch.expire_once(service.ctx) == 1
+    assert await expire.run_once(service.ctx) == 1
     assert (await service.job(job_id)).error_code == "submission_unknown"
 
 

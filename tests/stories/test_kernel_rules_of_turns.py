@@ -1,7 +1,4 @@
-"""The kernel's rules about who is sent when: 4 (slots) and 7 (leases), as walks.
-
-A cap that 429s correct downward belongs to these rules and is not built yet.
-"""
+"""The kernel's rules about who is sent when: 4 (slots) and 7 (leases), as walks."""
 
 from __future__ import annotations
 
@@ -11,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from app.apiframe.client import SUBMISSIONS_AT_ONCE
 from app.clock import SettableClock
 from app.jobs import dispatch, upstream
+from app.jobs.breaker import CAP_LOWERED_SECONDS
 from app.simulator.server import RunningSimulator
 from tests.harness import FLUX, Service, books, eventually, tell
 from tests.locks import CLAIMS, blocked, stopped_at
@@ -112,6 +111,27 @@ async def test_kernel_rule_4_a_free_slot_goes_to_the_team_least_served_then_by_p
     assert sent[1:] == [preferred, urgent, oldest, newest]
 
 
+async def test_kernel_rule_4_a_refusal_for_too_many_jobs_lowers_the_cap_for_a_while(
+    serve: Serve, simulate: Simulate
+) -> None:
+    simulator = simulate(hold=True, max_concurrent_jobs=2)
+    service = await serve(simulator, loops=False, max_in_flight=5)
+    clock = settable(service)
+    for expected in (2, 1):
+        for _ in range(expected):
+            await service.caller.accepted(FLUX, **LATER)
+        assert await dispatch.run_once(service.ctx) == expected
+    await eventually(
+        lambda: service.rows("SELECT 1 FROM upstream_accounts WHERE cap_lowered_to = 2"), lambda rows: len(rows) == 1
+    )
+    await service.caller.accepted(FLUX, **LATER)
+
+    clock.advance(CAP_LOWERED_SECONDS / 2)
+    assert await dispatch.run_once(service.ctx) == 0
+    clock.advance(CAP_LOWERED_SECONDS)
+    assert await dispatch.run_once(service.ctx) == 2
+
+
 # 7. Leases.
 
 
@@ -151,7 +171,9 @@ async def test_kernel_rule_7_an_attempt_is_given_up_more_than_five_seconds_befor
     simulator = simulate(hold=True)
     wire = UpstreamWire(simulator)
     async with wire.open() as url:
-        service = await serve(simulator, loops=False, apiframe_base_url=url, upstream_timeout_seconds=2)
+        service = await serve(
+            simulator, loops=False, apiframe_base_url=url, upstream_timeout_seconds=2, webhook_field="webhook_url"
+        )
         job_id = await service.caller.accepted(FLUX, **LATER)
         wire.drip_seconds = 0.05
         running = asyncio.create_task(dispatch.run_once(service.ctx))
@@ -163,19 +185,18 @@ async def test_kernel_rule_7_an_attempt_is_given_up_more_than_five_seconds_befor
     assert (leased.dispatch_at - recorded.updated_at).total_seconds() > 5
 
 
-async def test_kernel_rule_7_whatever_is_claimed_is_sent_at_once(serve: Serve, simulate: Simulate) -> None:
+async def test_kernel_rule_7_no_more_is_claimed_than_is_sent_at_once(serve: Serve, simulate: Simulate) -> None:
     """No claim waits for another one's answer while its lease runs out."""
-    simulator = simulate(hold=True)
-    service = await serve(simulator, loops=False, upstream_timeout_seconds=60)
+    simulator = simulate(hold=True, max_concurrent_jobs=100)
+    service = await serve(simulator, loops=False, max_in_flight=100, upstream_timeout_seconds=60)
     await tell(simulator, "faults", accept_then_hang=1)
-    for _ in range(8):
-        await service.caller.accepted(FLUX, **LATER)
+    await asyncio.gather(*(service.caller.accepted(FLUX, **LATER) for _ in range(SUBMISSIONS_AT_ONCE + 3)))
 
     running = asyncio.create_task(dispatch.run_once(service.ctx))
 
-    await eventually(
-        lambda: service.rows("SELECT 1 FROM jobs WHERE lease_token IS NOT NULL"), lambda rows: len(rows) == 8
-    )
-    await eventually(lambda: books(simulator), lambda seen: seen["counters"]["hanging_now"] == 8)
+    await eventually(lambda: books(simulator), lambda seen: seen["counters"]["hanging_now"] == SUBMISSIONS_AT_ONCE)
+    leased = await service.rows("SELECT 1 FROM jobs WHERE lease_token IS NOT NULL")
+    assert len(leased) == SUBMISSIONS_AT_ONCE
+    assert await dispatch.run_once(service.ctx) == 0
     await tell(simulator, "release")
-    assert await running == 8
+    assert await running == SUBMISSIONS_AT_ONCE
