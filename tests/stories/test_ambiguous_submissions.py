@@ -102,7 +102,8 @@ async def test_everything_is_changed_in_mid_flight_and_nothing_is_lost_or_paid_t
     simulator = simulate(api_keys=keys, max_concurrent_jobs=100, generate_seconds=0.3)
     faults = ["accept_then_cut", "accept_then_error", "none", "server_error", "accept_then_cut+no_webhooks"]
     await tell(simulator, "faults", next=faults * 4)
-    before = await serve(simulator, loops=False, max_in_flight=100, apiframe_api_key=keys[0], secret_key="first-secret")
+    old = {"apiframe_api_key": keys[0], "secret_key": "first-secret"}
+    before = await serve(simulator, loops=False, max_in_flight=100, reconcile_after_seconds=0.5, **old)
     jobs = [await before.caller.accepted() for _ in range(20)]
     jobs += [await before.caller.accepted(Prefer="respond-async") for _ in range(5)]
     before.server.should_exit = True
