@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -42,6 +43,7 @@ class Sent:
 async def post(ctx: Context, claim: Claim) -> Sent:
     """POST a claimed job; whatever comes of it is in the answer."""
     started_at, blames_key = ctx.now(), False
+    deadline = asyncio.get_running_loop().time() + ctx.settings.upstream_timeout_seconds
     result: Answer | Refusal | Unclear
     try:
         result = await ctx.upstream.submit(claim.api_key, claim.operation, claim.body, claim.wire_key)
@@ -49,16 +51,22 @@ async def post(ctx: Context, claim: Claim) -> Sent:
         result = unclear
     except Refusal as refusal:
         result = refusal
-        blames_key = refusal.status == 401 or (refusal.status == 403 and await _key_is_refused(ctx, claim.api_key))
+        blames_key = refusal.status == 401 or (
+            refusal.status == 403 and await _key_is_refused(ctx, claim.api_key, deadline)
+        )
     return Sent(claim, result, started_at, ctx.now(), blames_key)
 
 
-async def _key_is_refused(ctx: Context, api_key: str) -> bool:
-    """Whether a 403 was about our key: then `GET /v2/me` repeats it. No answer is not the caller's fault either."""
+async def _key_is_refused(ctx: Context, api_key: str, deadline: float) -> bool:
+    """Whether a 403 was about our key: then `GET /v2/me` repeats it. No answer is not the caller's fault either.
+
+    The question ends with the attempt that it belongs to, or it would outlast the lease.
+    """
     try:
-        await ctx.upstream.me(api_key)
+        async with asyncio.timeout_at(deadline):
+            await ctx.upstream.me(api_key)
     except Refusal as refusal:
         return refusal.status in (401, 403)
-    except Unclear:
+    except (Unclear, TimeoutError):
         return True
     return False

@@ -88,7 +88,7 @@ async def place(ctx: Context, job: NewJob) -> tuple[UUID, Status]:
             raise Conflict("This Idempotency-Key was used with a different request")
         if accepted.new:
             return job.id, await _send(ctx, job)
-        promised = await promise(ctx, accepted.job_id)
+        promised = await ctx.batched(promise, accepted.job_id)
         if promised.refusal is None:
             return accepted.job_id, promised.status
 
@@ -110,7 +110,7 @@ async def _send(ctx: Context, job: NewJob) -> Status:
     status = await dispatch.send_inline(ctx, job.id)
     if status is not None:
         return status
-    promised = await promise(ctx, job.id)
+    promised = await ctx.batched(promise, job.id)
     if promised.refusal is not None:
         raise Refused(promised.refusal["status"], promised.refusal["body"])
     ctx.notify.nudge(["dispatch"])
@@ -148,11 +148,13 @@ async def _hold_keys(tx: AsyncConnection, jobs: Sequence[NewJob]) -> dict[tuple[
     return holders
 
 
-async def promise(ctx: Context, job_id: UUID) -> Promised:
-    """Make sure that whoever is told of this job is told the truth: it was refused, or it cannot be refused any more."""
-    async with ctx.db.transaction() as tx:
-        row = await acceptance.promise(tx, job_id, ctx.now())
-    return Promised(row.status, row.refusal)
+async def promise(ctx: Context, tx: AsyncConnection, job_ids: Sequence[UUID]) -> list[Promised]:
+    """Make sure that whoever is told of these jobs is told the truth: refused, or not to be refused any more.
+
+    Answers the same when run again after an unknown commit.
+    """
+    rows = await acceptance.promise(tx, job_ids, ctx.now())
+    return [Promised(rows[job_id].status, rows[job_id].refusal) for job_id in job_ids]
 
 
 def read_submission(

@@ -266,4 +266,18 @@ MUTATIONS: Final = (
         "webhook.seen and",
         "a copy that is not believed takes the signed one's place",
     ),
+    Mutation(
+        7,
+        "app/jobs/attempts.py",
+        "async with asyncio.timeout_at(deadline):",
+        "async with asyncio.timeout(ctx.settings.upstream_timeout_seconds):",
+        "an attempt takes two deadlines and outlasts its lease",
+    ),
+    Mutation(
+        8,
+        "app/jobs/submit.py",
+        "promised = await ctx.batched(promise, job.id)",
+        "async with ctx.db.transaction() as tx:\n        (promised,) = await promise(ctx, tx, [job.id])",
+        "a caller whose job is kept is told that the database is away",
+    ),
 )

@@ -197,7 +197,7 @@ async def test_kernel_rule_5_a_batch_that_postgresql_gave_up_for_another_is_run_
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
-@pytest.mark.parametrize("step", ["acceptance", "claim", "record"])
+@pytest.mark.parametrize("step", ["acceptance", "claim", "record", "promise"])
 async def test_kernel_rule_8_a_submission_whose_commit_was_lost_is_accepted_once_and_sent_once(
     database_url: str, simulate: Simulate, step: str, moment: Literal["before", "after"]
 ) -> None:
@@ -205,7 +205,9 @@ async def test_kernel_rule_8_a_submission_whose_commit_was_lost_is_accepted_once
     wire = PostgresWire(database_url)
     async with wire.open() as url, running_service(settings_for(url, simulator, loops=False)) as service:
         service.ctx.clock = clock = SettableClock()
-        wire.cut_in_commit(moment=moment, number=["acceptance", "claim", "record"].index(step) + 1)
+        if step == "promise":  # what an unclear answer leads to
+            await tell(simulator, "faults", next=["server_error"])
+        wire.cut_in_commit(moment=moment, number=["acceptance", "claim", "record", "promise"].index(step) + 1)
 
         job_id = await service.caller.accepted(FLUX)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import closing, suppress
 from typing import Any
 
 import pytest
@@ -183,6 +184,36 @@ async def test_kernel_rule_7_an_attempt_is_given_up_more_than_five_seconds_befor
     recorded = await service.job(job_id)
     assert (recorded.upstream_id, recorded.lease_token) == (None, None)
     assert (leased.dispatch_at - recorded.updated_at).total_seconds() > 5
+
+
+async def test_kernel_rule_7_the_question_whose_fault_a_403_is_ends_with_its_attempt(
+    serve: Serve, simulate: Simulate
+) -> None:
+    """The upstream forbids late, and then does not say whether it forbids the key as such."""
+
+    async def forbid(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with closing(writer), suppress(asyncio.IncompleteReadError):
+            head = (await reader.readuntil(b"\r\n\r\n")).lower()
+            if not head.startswith(b"post"):
+                await reader.read()  # until the other side has enough
+                return
+            await reader.readexactly(int(head.partition(b"content-length: ")[2].split()[0]))
+            await asyncio.sleep(2)
+            writer.write(b"HTTP/1.1 403 Forbidden\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}")
+            await writer.drain()
+
+    async with await asyncio.start_server(forbid, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        service = await serve(
+            simulate(), loops=False, apiframe_base_url=url, upstream_timeout_seconds=3, webhook_field="webhook_url"
+        )
+        job_id = await service.caller.accepted(FLUX, Prefer="respond-async")
+        began = asyncio.get_running_loop().time()
+
+        assert await dispatch.run_once(service.ctx) == 1
+
+        assert asyncio.get_running_loop().time() - began < 4.5
+        assert (await service.job(job_id)).lease_token is None
 
 
 async def test_kernel_rule_7_no_more_is_claimed_than_is_sent_at_once(serve: Serve, simulate: Simulate) -> None:

@@ -142,25 +142,27 @@ _FIND_ORIGINAL: Final = text(
 )
 
 
-async def promise(tx: AsyncConnection, job_id: UUID, now: datetime) -> AnyRow:
-    """From here on the job cannot be refused any more, unless it was already: its status and refusal say so.
+async def promise(tx: AsyncConnection, job_ids: Sequence[UUID], now: datetime) -> dict[UUID, AnyRow]:
+    """From here on these jobs cannot be refused any more, unless they were already: their status and refusal say so.
 
     One that nobody is sending is due at once: its caller's own turn at it is over.
     """
-    return (
-        await tx.execute(
-            text(
-                """
-                UPDATE jobs SET refusable = refusable AND refusal IS NOT NULL,
-                    dispatch_at = CASE WHEN ambiguous_since IS NULL AND refusable AND dispatch_at > :now THEN :now
-                                  ELSE dispatch_at END
-                WHERE id = :id
-                RETURNING status, refusal
-                """
-            ),
-            {"id": job_id, "now": now},
-        )
-    ).one()
+    rows = await tx.execute(_PROMISE, {"ids": job_ids, "now": now})
+    return {row.id: row for row in rows}
+
+
+_PROMISE: Final = text(
+    """
+    WITH locked AS (
+        SELECT id FROM jobs WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id FOR UPDATE
+    )
+    UPDATE jobs SET refusable = refusable AND refusal IS NOT NULL,
+        dispatch_at = CASE WHEN ambiguous_since IS NULL AND refusable AND dispatch_at > :now THEN :now
+                      ELSE dispatch_at END
+    FROM locked WHERE jobs.id = locked.id
+    RETURNING jobs.id, status, refusal
+    """
+)
 
 
 def _json(value: Mapping[str, Any] | None) -> str | None:
