@@ -50,6 +50,7 @@ def test_a_short_run_loses_nothing_and_leaves_nothing(launch: Callable[..., Prog
     assert json.loads((data / "report.json").read_text())["must_be_zero"] == numbers["must_be_zero"]
 
 
+@pytest.mark.long
 def test_ctrl_c_ends_everything_and_removes_the_folder(
     launch: Callable[..., Program],
 ) -> None:
@@ -59,7 +60,7 @@ def test_ctrl_c_ends_everything_and_removes_the_folder(
         (made,) = Path(outside).iterdir()
         assert not postgres_is_gone(made / "data")
         run.ctrl_c()
-        assert run.wait(60) == 130, run.said
+        assert run.wait(60) == 130, run.printed + run.said
         assert "Traceback" not in run.said
         assert run.leaves_nothing()
         assert list(Path(outside).iterdir()) == []
