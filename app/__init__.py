@@ -13,6 +13,7 @@ webhook (`webhooks/`) or is asked (`jobs/reconcile`), and every word it says goe
     ops                health, status, metrics, traces: reads everything, decides nothing
     webhooks           IN: verify, keep a Receipt, make an Observation
     jobs               submit, dispatch, states (pure), observe (the one door), reconcile, expire, reading, actions
+    events             the log that subscribers read: appended in order, read without gaps
     teams              teams and API keys
     http auth paging   what every route needs, who calls, and how far a list has been read
     context            what is handed down instead of globals
@@ -23,5 +24,6 @@ webhook (`webhooks/`) or is asked (`jobs/reconcile`), and every word it says goe
 Vocabulary. *Upstream*: Apiframe. *Operation*: one kind of upstream call. *Job*: one generation, from our acceptance to a
 final status. *Dispatch*: sending a job upstream. *Observation*: what the upstream says of a job, by whatever mouth.
 *Webhook*: a message from Apiframe, inbound only; a *Receipt* is one of them, as kept. *Reconcile*: asking instead of being
-told. *Callback*: the URL a caller put on its own submission. *Lease*: a claim with an end. *Nudge*: a NOTIFY.
+told. *Event*: a numbered, immutable fact that subscribers may read. *Callback*: the URL a caller put on its own submission.
+*Lease*: a claim with an end. *Nudge*: a NOTIFY.
 """

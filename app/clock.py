@@ -6,6 +6,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 
+def timestamp(time: datetime) -> str:
+    """ISO 8601 in UTC with milliseconds and a `Z`, as Apiframe writes times."""
+    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 class Clock(Protocol):
     """Something that knows what time it is."""
 

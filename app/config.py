@@ -93,6 +93,9 @@ class Settings(BaseSettings):
     job_deadline_hours: float = Field(
         24.0, gt=0, le=720, description="How long a job may run upstream before it is given up as FAILED."
     )
+    retention_days: int = Field(
+        30, ge=4, le=3650, description="How long events, attempts and the bodies of webhooks are kept."
+    )
     loops: bool = Field(True, description="Whether `serve` runs the background loops too; `worker` always does.")
     pool_size: int = Field(10, ge=2, le=100, description="Database connections per process.")
     log_format: Literal["auto", "text", "json"] = Field("auto", description="`auto`: text on a terminal, else JSON.")

@@ -51,6 +51,10 @@ class Conflict(ApiError):
     status, text = 409, "Conflict"
 
 
+class Gone(ApiError):
+    status, text = 410, "Gone"
+
+
 class TooLarge(ApiError):
     status, text = 413, "Request body too large"
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, ClassVar, Final, Literal
 from uuid import UUID
 
 from sqlalchemy import (
+    BigInteger,
     CheckConstraint,
     DateTime,
     ForeignKey,
@@ -14,6 +15,7 @@ from sqlalchemy import (
     LargeBinary,
     MetaData,
     PrimaryKeyConstraint,
+    Sequence,
     SmallInteger,
     Text,
     text,
@@ -34,6 +36,11 @@ IN_FLIGHT: Final = "ambiguous_since IS NOT NULL AND status IN ('QUEUED', 'PROCES
 
 DURATION_IS_KNOWN: Final = "status = 'COMPLETED' AND accepted_at IS NOT NULL"
 """Which jobs say how long their model takes."""
+
+EVENT_TYPES: Final = (
+    *("job.queued", "job.dispatched", "job.processing", "job.progress", "job.completed", "job.failed", "job.cancelled"),
+    *("job.archived", "subscription.disabled", "budget.threshold"),
+)
 
 STEP_KINDS: Final = ("dispatch", "transition", "poll", "action")
 
@@ -222,6 +229,7 @@ class Job(Base):
         datetime | None
     ]  # from then on it takes longer than 99 in 100 of its model; NULL once it is over
     overdue_told: Mapped[bool] = mapped_column(server_default=text("false"))
+    progress_event_at: Mapped[datetime | None]  # when subscribers were last told of its progress, which is throttled
 
 
 class IdempotencyKey(Base):
@@ -288,6 +296,42 @@ class Step(Base):
     kind: Mapped[str]
     source: Mapped[str]  # who said or did it: submit, webhook, poll, framehook, or the name of a key
     data: Mapped[dict[str, Any]]
+
+
+class Event(Base):
+    """A numbered, immutable fact that subscribers may read. The numbers are in the order of commits (see `events`)."""
+
+    __tablename__ = "events"
+    __table_args__ = (
+        PrimaryKeyConstraint("id", "at"),
+        CheckConstraint(_one_of("type", EVENT_TYPES), name="type"),
+        Index("ix_events_sequence", "sequence"),
+        Index("ix_events_team", "team_id", "sequence"),
+        Index("ix_events_job", "job_id", "sequence"),
+        {"postgresql_partition_by": "RANGE (at)"},
+    )
+
+    id: Mapped[UUID]
+    at: Mapped[datetime]
+    sequence: Mapped[int] = mapped_column(BigInteger)
+    type: Mapped[str]
+    team_id: Mapped[UUID]
+    job_id: Mapped[UUID | None]
+    data: Mapped[dict[str, Any]]
+
+
+EVENT_NUMBERS: Final = Sequence("event_numbers", metadata=Base.metadata)
+"""Numbers that a rollback leaves unused are gaps in the counting, never in what a reader is shown."""
+
+
+class ForgottenEventDay(Base):
+    """A day of events past retention, and the last number in it: cursors before that number are refused from then on."""
+
+    __tablename__ = "forgotten_event_days"
+
+    day: Mapped[date] = mapped_column(primary_key=True)
+    last_sequence: Mapped[int] = mapped_column(BigInteger)
+    forgotten_at: Mapped[datetime]
 
 
 class Secret(Base):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Final
 
 from sqlalchemy import text
@@ -12,6 +12,7 @@ from app.models import Base
 
 DAYS_AHEAD: Final = 14
 ALARM_DAYS: Final = 3
+DROP_WAIT_SECONDS: Final = 2
 
 TABLES: Final = tuple(
     sorted(name for name, table in Base.metadata.tables.items() if table.dialect_options["postgresql"]["partition_by"])
@@ -28,7 +29,7 @@ async def ensure(tx: AsyncConnection, now: datetime, *, days: int = DAYS_AHEAD) 
     missing = await list_missing(tx, now, days=days)
     if not missing:
         return 0
-    await tx.execute(text("SELECT pg_advisory_xact_lock(hashtext('framehook partitions'))"))
+    await lock(tx)
     missing = await list_missing(tx, now, days=days)
     for table, day in missing:
         name, end = partition_name(table, day), day + timedelta(days=1)
@@ -40,6 +41,33 @@ async def ensure(tx: AsyncConnection, now: datetime, *, days: int = DAYS_AHEAD) 
             )
         )
     return len(missing)
+
+
+async def list_before(connection: AsyncConnection, time: datetime) -> list[tuple[str, date, str]]:
+    """Partitions of days that ended before this time, oldest first, as (table, day, partition)."""
+    rows = await connection.execute(_LIST_PARTITIONS, {"tables": list(TABLES)})
+    found = [(row.table_name, datetime.strptime(row.day, "%Y%m%d").date(), row.name) for row in rows]  # noqa: DTZ007
+    return sorted((entry for entry in found if entry[1] < time.astimezone(UTC).date()), key=lambda entry: entry[1:])
+
+
+_LIST_PARTITIONS: Final = text(
+    """
+    SELECT parent.relname AS table_name, child.relname AS name, right(child.relname, 8) AS day
+    FROM pg_inherits JOIN pg_class parent ON parent.oid = inhparent JOIN pg_class child ON child.oid = inhrelid
+    WHERE parent.relname = ANY(CAST(:tables AS text[])) AND parent.relkind = 'p' AND pg_table_is_visible(parent.oid)
+    """
+)
+
+
+async def drop(tx: AsyncConnection, name: str) -> None:
+    """Drop a partition. Whoever reads its table is not made to wait behind us for long: we give up, to try again later."""
+    await tx.execute(text(f"SET LOCAL lock_timeout = '{DROP_WAIT_SECONDS}s'"))
+    await tx.execute(text(f"DROP TABLE {name}"))
+
+
+async def lock(tx: AsyncConnection) -> None:
+    """Make and drop partitions in one process at a time, until the commit."""
+    await tx.execute(text("SELECT pg_advisory_xact_lock(hashtext('framehook partitions'))"))
 
 
 async def list_missing(tx: AsyncConnection, now: datetime, *, days: int) -> list[tuple[str, datetime]]:

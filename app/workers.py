@@ -12,6 +12,7 @@ from app import partitions
 from app.context import Context
 from app.jobs import dispatch, durations, expire, reconcile, upstream
 from app.loop import keep_running
+from app.ops import pruning
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,7 @@ LOOPS: Final = (
     Loop("overdue", durations.tell_overdue_once, every_seconds=15),
     Loop("upstream", upstream.refresh_once, every_seconds=900),
     Loop("partitions", _ensure_partitions, every_seconds=3600),
+    Loop("prune", pruning.prune_once, every_seconds=600),
 )
 
 

@@ -24,6 +24,7 @@ LAYERS: Final = (
     ("ops", "simulator"),
     ("webhooks",),
     ("jobs",),
+    ("events",),
     ("teams",),
     ("http",),  # what every route needs, the caller among it: above `auth`
     ("auth", "paging"),

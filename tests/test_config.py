@@ -63,6 +63,7 @@ def test_settings_are_read_by_the_names_that_are_said(monkeypatch: pytest.Monkey
         "sweep_seconds": "3",
         "dispatch_window_hours": "23",
         "job_deadline_hours": "48",
+        "retention_days": "7",
         "loops": "false",
         "pool_size": "20",
         "log_format": "json",

@@ -19,6 +19,7 @@ from app.auth import Caller
 from app.context import Context
 from app.errors import Conflict, NotFound, Unavailable
 from app.jobs import reading, reconcile
+from app.jobs.announce import announce
 from app.jobs.observe import lock_jobs, observe, topics
 from app.jobs.queries import acceptance
 from app.jobs.queries.acceptance import NewJob
@@ -48,6 +49,7 @@ async def cancel(ctx: Context, caller: Caller, job_id: UUID) -> dict[str, Any]:
         seen = Observation(job_id=job_id, source="framehook", at=ctx.now(), status="CANCELLED", error_code="cancelled")
         await insert_steps(tx, [_action(ctx, caller, job_id, "cancel")])
         observed = await observe(ctx, tx, jobs, [seen])
+        await announce(ctx, tx, observed)
     ctx.notify.nudge(topics(observed))
     log.info("job.cancelled", job=str(job_id), key=str(caller.key_id))
     return await reading.show(ctx, caller, job_id)

@@ -24,6 +24,7 @@ from app.apiframe.errors import Refusal, Unclear
 from app.apiframe.spelling import POLL_ONLY
 from app.apiframe.wire import Observation, observe_payload
 from app.context import Context
+from app.jobs.announce import announce
 from app.jobs.attempts import Sent, post
 from app.jobs.claim import Claim, claim_inline, claim_jobs, lease
 from app.jobs.learning import learn
@@ -141,12 +142,14 @@ async def record(ctx: Context, tx: AsyncConnection, attempts: Sequence[Sent]) ->
     await dispatch.record_refusals(tx, {one.seen.job_id: one.refusal for one in made if one.seen and one.refusal})
     await dispatch.release_jobs(tx, [one.release for one in made if one.release], now=ctx.now())
     await lease(ctx, tx, [one.again for one in made if one.again])
-    observed = iter(await observe(ctx, tx, jobs, [one.seen for one in made if one.seen]))
+    heard = await observe(ctx, tx, jobs, [one.seen for one in made if one.seen])
+    await announce(ctx, tx, heard)
+    observed = iter(heard)
     settlements = []
     for sent, decision in zip(attempts, made, strict=True):
-        heard = next(observed) if decision.seen else None
-        status = heard.after.status if heard else jobs[sent.claim.job_id].state.status
-        settlements.append(Settlement(decision, status, heard))
+        ours = next(observed) if decision.seen else None
+        status = ours.after.status if ours else jobs[sent.claim.job_id].state.status
+        settlements.append(Settlement(decision, status, ours))
     return settlements
 
 

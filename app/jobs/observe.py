@@ -6,18 +6,23 @@ It takes a list; one observation is a list of one. The jobs' rows are locked by 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Final
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.apiframe.wire import Observation
 from app.context import Context
+from app.db import AnyRow
 from app.jobs.queries import door
 from app.jobs.queries.steps import Step, insert_steps
 from app.jobs.schedule import Expected, expected_of, poll_seconds
-from app.jobs.states import JobState, Outcome, judge
+from app.jobs.states import Fact, JobState, Outcome, facts, judge
+
+PROGRESS_EVERY: Final = timedelta(seconds=1)
+"""Subscribers are told of a job's progress at most so often."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +46,7 @@ class LockedJob:
     refusal: Mapping[str, object] | None
     missing_count: int
     missing_since: datetime | None
+    progress_event_at: datetime | None
 
     @property
     def sent(self) -> bool:
@@ -50,12 +56,14 @@ class LockedJob:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """What became of one observation."""
+    """What became of one observation. `job` is the job as the transaction left it, None where that is as it was before."""
 
     seen: Observation
     outcome: Outcome | str
     before: JobState
     after: JobState
+    facts: tuple[Fact, ...] = ()
+    job: AnyRow | None = None
 
     @property
     def ended(self) -> bool:
@@ -86,6 +94,7 @@ async def lock_jobs(tx: AsyncConnection, job_ids: Iterable[UUID]) -> dict[UUID, 
             refusal=row.refusal,
             missing_count=row.missing_count,
             missing_since=row.missing_since,
+            progress_event_at=row.progress_event_at,
             state=JobState(
                 status=row.status,
                 progress=row.progress,
@@ -107,6 +116,7 @@ async def observe(
     """Apply observations of locked jobs in their order and write the jobs that changed, once each."""
     taken = await _taken_ids(tx, jobs, seen)
     states = {job.id: job.state for job in jobs.values()}
+    told = {job.id: job.progress_event_at for job in jobs.values()}
     heard: dict[UUID, Observation] = {}
     observed = []
     for one in seen:
@@ -118,17 +128,34 @@ async def observe(
             taken.setdefault(after.upstream_id, job.id)
         if after != before or one.source == "poll":
             heard[job.id] = one
-        observed.append(Observed(one, outcome, before, after))
-    rows = [_row(ctx, jobs[job_id], states[job_id], last) for job_id, last in sorted(heard.items())]
-    await door.update_observed(tx, rows, now=ctx.now())
+        observed.append(Observed(one, outcome, before, after, _facts(ctx, job.id, before, after, told)))
+    rows = [_row(ctx, jobs[job_id], states[job_id], last, told[job_id]) for job_id, last in sorted(heard.items())]
+    written = await door.update_observed(tx, rows, now=ctx.now())
     await insert_steps(tx, [_step(ctx, one) for one in observed if _is_transition(one)])
-    return observed
+    return [replace(one, job=written.get(one.seen.job_id)) for one in observed]
 
 
-def _row(ctx: Context, job: LockedJob, state: JobState, last: Observation) -> door.ObservedRow:
+def _facts(
+    ctx: Context, job_id: UUID, before: JobState, after: JobState, told: dict[UUID, datetime | None]
+) -> tuple[Fact, ...]:
+    """What subscribers are to be told; of its progress, not more often than every `PROGRESS_EVERY` (noted in `told`)."""
+    found = facts(before, after)
+    last = told[job_id]
+    if "job.progress" in found:
+        if last is not None and last > ctx.now() - PROGRESS_EVERY:
+            found.remove("job.progress")
+        else:
+            told[job_id] = ctx.now()
+    return tuple(found)
+
+
+def _row(
+    ctx: Context, job: LockedJob, state: JobState, last: Observation, progress_event_at: datetime | None
+) -> door.ObservedRow:
     accepted = state.upstream_id is not None and not state.final
     overdue_at = ctx.now() + timedelta(seconds=job.expected.p99) if accepted else None
-    return door.ObservedRow(job.id, state, _poll_at(ctx, job, state, last), overdue_at, last.request_id)
+    poll_at = _poll_at(ctx, job, state, last)
+    return door.ObservedRow(job.id, state, poll_at, overdue_at, progress_event_at, last.request_id)
 
 
 def _is_transition(one: Observed) -> bool:
@@ -199,7 +226,8 @@ def _is_past_asking(ctx: Context, job: LockedJob, state: JobState) -> bool:
 
 
 def topics(observed: Iterable[Observed]) -> set[str]:
-    """Whom to nudge after the commit: the jobs' waiters, and the Dispatcher where a slot became free."""
+    """Whom to nudge after the commit: the jobs' waiters, readers of events, and the Dispatcher where a slot became free."""
     changed = [one for one in observed if one.after != one.before]
     freed = {"dispatch"} if any(one.ended for one in changed) else set[str]()
-    return {f"job:{one.seen.job_id}" for one in changed} | freed
+    told = {"events"} if any(one.facts for one in changed) else set[str]()
+    return {f"job:{one.seen.job_id}" for one in changed} | freed | told

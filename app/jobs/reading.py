@@ -13,6 +13,7 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.auth import Caller
+from app.clock import timestamp
 from app.context import Context
 from app.db import AnyRow
 from app.errors import Forbidden, Invalid, NotFound
@@ -196,11 +197,6 @@ def shape_job(row: AnyRow, now: datetime) -> dict[str, Any]:
         "metadata": _raw(row.metadata) or {},
         "retryOf": row.retry_of,
     }
-
-
-def timestamp(time: datetime) -> str:
-    """ISO 8601 in UTC with milliseconds and a `Z`, as Apiframe writes times."""
-    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _raw(value: str | None) -> msgspec.Raw | None:

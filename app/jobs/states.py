@@ -11,6 +11,9 @@ from app.models import FINAL, Status
 
 Outcome = Literal["applied", "nothing new", "after the end", "other job", "names no job"]
 
+Fact = Literal["job.dispatched", "job.processing", "job.progress", "job.completed", "job.failed", "job.cancelled"]
+"""What subscribers are told of, by the events' own names."""
+
 _RANK: Final[dict[Status, int]] = {"QUEUED": 0, "PROCESSING": 1, "COMPLETED": 2, "FAILED": 2, "CANCELLED": 2}
 
 
@@ -81,6 +84,28 @@ def _finished(state: JobState, seen: Observation) -> JobState:
         concluded_by="framehook" if seen.source == "framehook" else "upstream",
         upstream_id=state.upstream_id,
     )
+
+
+def facts(before: JobState, after: JobState) -> list[Fact]:
+    """What became true between two states of a job, in the order in which it did."""
+    found: list[Fact] = []
+    if before.upstream_id is None and after.upstream_id is not None:
+        found.append("job.dispatched")
+    if after.final:
+        ended = after.concluded_by != before.concluded_by
+        return [*found, _ENDINGS[after.status]] if ended else found
+    if after.status != before.status:
+        found.append("job.processing")
+    if after.progress != before.progress:
+        found.append("job.progress")
+    return found
+
+
+_ENDINGS: Final[dict[Status, Fact]] = {
+    "COMPLETED": "job.completed",
+    "FAILED": "job.failed",
+    "CANCELLED": "job.cancelled",
+}
 
 
 def _moved(state: JobState, seen: Observation) -> JobState:

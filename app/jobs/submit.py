@@ -21,6 +21,7 @@ from app.context import Context
 from app.db import sqlstate
 from app.errors import Conflict, Invalid, Refused
 from app.jobs import dispatch
+from app.jobs.announce import announce_accepted
 from app.jobs.queries import acceptance
 from app.jobs.queries.acceptance import NewJob
 from app.models import Status
@@ -104,6 +105,7 @@ async def _accept(ctx: Context, job: NewJob) -> Accepted:
 
 async def _send(ctx: Context, job: NewJob) -> Status:
     log.info("job.submitted", job=str(job.id), team=str(job.team_id), operation=job.operation, model=job.model)
+    ctx.notify.nudge(["events"])
     if not job.refusable:
         ctx.notify.nudge(["dispatch"])
         return "QUEUED"
@@ -132,7 +134,8 @@ async def accept(ctx: Context, tx: AsyncConnection, jobs: Sequence[NewJob]) -> l
             same = bytes(holder.request_hash) == job.request_hash
             answers.append(Accepted(holder.job_id, new=holder.job_id == job.id, same=same))
     new = [job for job, answer in zip(jobs, answers, strict=True) if answer.new]
-    await acceptance.insert_jobs(tx, new, inline=timedelta(seconds=ctx.settings.inline_seconds))
+    inserted = await acceptance.insert_jobs(tx, new, inline=timedelta(seconds=ctx.settings.inline_seconds))
+    await announce_accepted(ctx, tx, inserted)
     return answers
 
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Literal
 
+from app.clock import timestamp
 from app.context import Context
 from app.db import AnyRow
 from app.jobs.claim import DEFAULT_CAP
-from app.jobs.reading import timestamp
 from app.ops import queries
 
 MOST_COUNTED: Final = 10_000

@@ -10,9 +10,10 @@ from uuid import UUID
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.clock import timestamp
 from app.db import AnyRow
 from app.errors import NotFound
-from app.jobs.reading import shape_job, timestamp
+from app.jobs.reading import shape_job
 from app.ops import queries
 
 MOST_STEPS: Final = 1000

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
 from app.apiframe.wire import Observation
-from app.jobs.states import JobState, judge
+from app.jobs.states import JobState, facts, judge
 from app.models import FINAL, STATUSES, Status
 
 unhurried = settings(deadline=None)  # a busy machine is not a failure
@@ -327,3 +327,32 @@ def test_dispatch_has_nothing_left_to_do_once_the_upstream_has_the_job_or_it_is_
     assert settled([SUBMITTED])
     assert settled([told(source="webhook", status="PROCESSING", progress=1)])
     assert settled([GAVE_UP])
+
+
+ACCEPTED = JobState(upstream_id="up_1")
+RUNNING = JobState(upstream_id="up_1", status="PROCESSING", progress=10)
+OVER = JobState(upstream_id="up_1", status="COMPLETED", progress=100, concluded_by="upstream")
+GIVEN_UP = JobState(status="FAILED", concluded_by="framehook")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        (JobState(), JobState(), []),
+        (JobState(), ACCEPTED, ["job.dispatched"]),
+        (JobState(), RUNNING, ["job.dispatched", "job.processing", "job.progress"]),
+        (ACCEPTED, RUNNING, ["job.processing", "job.progress"]),
+        (RUNNING, replace(RUNNING, progress=20), ["job.progress"]),
+        (RUNNING, OVER, ["job.completed"]),
+        (JobState(), OVER, ["job.dispatched", "job.completed"]),
+        (JobState(), GIVEN_UP, ["job.failed"]),
+        (GIVEN_UP, replace(GIVEN_UP, upstream_id="up_1"), ["job.dispatched"]),
+        (GIVEN_UP, OVER, ["job.dispatched", "job.completed"]),
+        (JobState(), JobState(status="CANCELLED", concluded_by="framehook"), ["job.cancelled"]),
+        (OVER, OVER, []),
+    ],
+)
+def test_subscribers_are_told_what_became_true_in_the_order_in_which_it_did(
+    before: JobState, after: JobState, told: list[str]
+) -> None:
+    assert facts(before, after) == told

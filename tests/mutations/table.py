@@ -21,11 +21,12 @@ RULES: Final = {
     3: "The upstream's first final status stays; our own conclusion yields to one once",
     4: "Slots are counted under the account's lock; the fair next job takes a free one, and nobody overtakes",
     5: "Locks are taken in one order, and what PostgreSQL gave up for another is run again",
+    6: "The event log's order is the order of commits, and a cursor passes everything that does not concern its reader",
     7: "What is claimed starts now and ends well before its lease; outcomes are recorded under that lease only",
     8: "A COMMIT of unknown fate is looked up before anybody is answered; a client that leaves cancels nothing",
     9: "Only receipts that were applied keep later ones from being applied",
 }
-"""The kernel's rules that can be broken today. 6, the event log's order, comes with the log."""
+"""The kernel's rules that can be broken today."""
 
 MUTATIONS: Final = (
     Mutation(
@@ -181,6 +182,48 @@ MUTATIONS: Final = (
         "is_conflict(error) or is_outage(error)",
         "is_outage(error)",
         "a deadlock is told to callers",
+    ),
+    Mutation(
+        6,
+        "app/events/queries.py",
+        "SELECT pg_advisory_xact_lock(",
+        "SELECT pg_advisory_xact_lock_shared(",
+        "a later number is committed before a smaller one",
+    ),
+    Mutation(
+        6,
+        "app/webhooks/receive.py",
+        "    await insert_receipts(\n",
+        "    await announce(ctx, tx, heard.values())\n    await insert_receipts(\n",
+        "the log is held while other work is done",
+    ),
+    Mutation(
+        6,
+        "app/db.py",
+        "idle_in_transaction_session_timeout = '{STALLED_TRANSACTION_SECONDS}s'",
+        "idle_in_transaction_session_timeout = '{STALLED_TRANSACTION_SECONDS * 100}s'",
+        "a writer that stops holds the log for ever",
+    ),
+    Mutation(
+        6,
+        "app/events/feed.py",
+        "return Page(rows, log.head, more=False)",
+        "return Page(rows, rows[-1].sequence if rows else start, more=False)",
+        "a reader of few events reads over the others again and again, and its cursor is gone one day",
+    ),
+    Mutation(
+        6,
+        "app/events/feed.py",
+        "if start < log.forgotten_through:",
+        "if False:",
+        "a reader that was away for too long is not told what it missed",
+    ),
+    Mutation(
+        6,
+        "app/ops/pruning.py",
+        "list_forgotten_days(tx, now - GRACE)",
+        "list_forgotten_days(tx, now + GRACE)",
+        "events are dropped under a reader that was not refused",
     ),
     Mutation(
         7,

@@ -1,7 +1,4 @@
-"""The kernel's rules about what is kept: 3 (one final), 5 (lock order), 8 (an unknown COMMIT), 9 (dedupe), each as a walk.
-
-Rule 6, the event log's commit order, has no test because the log does not exist yet.
-"""
+"""The kernel's rules of what is kept: 3 (one final), 5 (lock order), 8 (an unknown COMMIT), 9 (dedupe), each as a walk."""
 
 from __future__ import annotations
 

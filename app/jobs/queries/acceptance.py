@@ -13,6 +13,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db import AnyRow
+from app.jobs.queries.reading import JOB_COLUMNS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,12 +83,13 @@ async def find_idempotency_keys(
     return {(row.team_id, row.key): row for row in rows}
 
 
-async def insert_jobs(tx: AsyncConnection, jobs: Sequence[NewJob], *, inline: timedelta) -> None:
+async def insert_jobs(tx: AsyncConnection, jobs: Sequence[NewJob], *, inline: timedelta) -> list[AnyRow]:
     """Insert jobs. While a caller waits, for `inline` at most, its own request sends the job and the Dispatcher does not.
 
-    Those that an earlier run of the same batch inserted stay as they are.
+    Those that an earlier run of the same batch inserted stay as they are. The others are returned with the columns of the
+    job object, in their order.
     """
-    await tx.execute(
+    rows = await tx.execute(
         _INSERT_JOBS,
         {
             "ids": [job.id for job in jobs],
@@ -107,10 +109,12 @@ async def insert_jobs(tx: AsyncConnection, jobs: Sequence[NewJob], *, inline: ti
             "retries_of": [job.retry_of for job in jobs],
         },
     )
+    inserted = {row.id: row for row in rows}
+    return [inserted[job.id] for job in jobs if job.id in inserted]
 
 
 _INSERT_JOBS: Final = text(
-    """
+    f"""
     INSERT INTO jobs (id, team_id, key_id, operation, model, input, wire_body, metadata, priority, callback,
         idempotency_key, upstream_account, created_at, updated_at, refusable, status, dispatch_at, retry_of)
     SELECT id, team_id, key_id, operation, model, CAST(convert_from(body, 'UTF8') AS jsonb), body,
@@ -125,7 +129,8 @@ _INSERT_JOBS: Final = text(
     ) AS new (id, team_id, key_id, operation, model, body, metadata, priority, callback, idempotency_key, account,
         created_at, dispatch_at, refusable, retry_of)
     ON CONFLICT (id) DO NOTHING
-    """
+    RETURNING {JOB_COLUMNS}, team_id
+    """  # noqa: S608 - the only part put in is a constant of ours
 )
 
 

@@ -1,0 +1,9 @@
+"""The event log: numbered, immutable facts, written in the transaction that makes them true.
+
+    a transaction changes jobs, and as its last statement calls
+      queries.append    takes the log's lock, then numbers: so numbers are in the order of commits
+    readers ask
+      feed.read         for what comes after a number; whoever has read up to it missed nothing before it
+
+A number that a reader has seen therefore says: everything below is there already, whatever commits late.
+"""
