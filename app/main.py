@@ -19,7 +19,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app import logs, partitions, reference, workers
+from app import logs, partitions, workers
 from app.apiframe.signature import WEBHOOK_PATH
 from app.auth import KeyRing
 from app.config import Settings, load_settings
@@ -30,6 +30,7 @@ from app.http import json_response
 from app.jobs import api as jobs
 from app.notify import wait
 from app.ops import api as ops
+from app.reference import routes as reference
 from app.teams.keys import ensure_bootstrap_key
 from app.webhooks import api as webhooks
 

@@ -48,7 +48,17 @@ DRAWERS: Final = frozenset(
     {"service", "services", "util", "utils", "core", "common", "helper", "helpers", "manager", "base", "misc"}
 )
 
-MAY_PRINT: Final = frozenset({"app.cli", "app.demo", "app.faults.report", "app.faults.run"})
+MAY_PRINT: Final = frozenset(
+    {
+        "app.cli.main",
+        "app.cli.running",
+        "app.cli.keys",
+        "app.cli.jobs",
+        "app.demo",
+        "app.faults.report",
+        "app.faults.run",
+    }
+)
 DOOR: Final = "app.jobs.queries.door"
 DOORKEEPER: Final = "app.jobs.observe"
 

@@ -12,7 +12,7 @@ import typer
 from pydantic.fields import FieldInfo
 from ruamel.yaml import YAML
 
-from app import cli
+from app.cli import main as cli
 from app.config import Settings, environment_name, load_settings
 from app.main import ROUTES, create_app
 from app.simulator.control import control_routes

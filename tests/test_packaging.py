@@ -256,7 +256,7 @@ def test_the_wheel_is_configured_to_carry_the_migrations_inside_the_package() ->
 
 
 def test_the_wheel_carries_every_file_of_the_package(wheel_names: set[str]) -> None:
-    assert {"app/__init__.py", "app/cli.py"} <= wheel_names or {"app/__init__.py", "app/cli/__init__.py"} <= wheel_names
+    assert {"app/__init__.py", "app/cli/main.py"} <= wheel_names
     assert shipped_files("app") - wheel_names == set()
 
 

@@ -41,7 +41,7 @@ NO_TLS = ssl.create_default_context()
 
 FORK_ALL = """
 import json, os, sys
-from app import cli
+from app.cli import main as cli
 
 children = {}
 for number, (arguments, settings) in enumerate(json.loads(sys.argv[1])):

@@ -1,0 +1,50 @@
+"""Every command on one page. Errors are one line and an exit code, never a traceback."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from app import serving
+from app.cli import running
+from app.cli.jobs import jobs
+from app.cli.keys import keys
+from app.db import OUTAGES, is_outage
+from app.errors import ApiError, StartupError
+
+app = typer.Typer(
+    name="framehook",
+    help="Apiframe's own calls, with every job kept, tracked and never paid twice.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for command in (
+    *(running.serve, running.worker, running.migrate, running.doctor, running.pause, running.resume),
+    *(running.demo, running.simulate, running.faults),
+):
+    app.command()(command)
+for group in (keys, jobs):
+    app.add_typer(group)
+
+
+def main() -> None:
+    """Run a command; whatever it may expect to go wrong becomes one line on standard error and exit code 1."""
+    serving.heed_signals()
+    try:
+        app()
+    except (StartupError, ApiError) as error:
+        fail(str(error))
+    except OUTAGES as error:
+        if not is_outage(error):
+            raise
+        fail(serving.explain_outage(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def fail(line: str) -> None:
+    """Say what is wrong and leave."""
+    print(f"framehook: {' '.join(line.split())}", file=sys.stderr)
+    sys.exit(1)

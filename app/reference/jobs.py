@@ -1,0 +1,194 @@
+"""The shapes of jobs: submitted, read, listed, traced, acted on."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from app.models import STATUSES
+from app.reference.shapes import (
+    COUNT,
+    JOB_ID,
+    TEXT_OR_NULL,
+    TIME_OR_NULL,
+    Route,
+    answer,
+    failure,
+    header,
+    query,
+    record,
+    ref,
+)
+
+TAG: Final = "jobs"
+
+_TRACED_JOB: Final = record(
+    team={"type": "string"},
+    upstreamId=TEXT_OR_NULL,
+    idempotencyKey=TEXT_OR_NULL,
+    acceptedAt=TIME_OR_NULL,
+    dispatchCount=COUNT,
+    nextDispatchAt=TIME_OR_NULL,
+    pollCount=COUNT,
+    nextPollAt=TIME_OR_NULL,
+    overdue={"type": "boolean"},
+)
+
+SCHEMAS: Final[dict[str, Any]] = {
+    "JobAccepted": {
+        "type": "object",
+        "required": ["jobId", "status"],
+        "properties": {
+            "jobId": {"type": "string", "format": "uuid"},
+            "status": {"type": "string", "enum": list(STATUSES)},
+        },
+    },
+    "Job": {
+        "type": "object",
+        "required": ["id", "status", "model", "progress", "error", "creditCost", "webhookStatus", "createdAt"],
+        "properties": {
+            "id": {"type": "string", "format": "uuid"},
+            "status": {"type": "string", "enum": list(STATUSES)},
+            "operation": {"type": "string"},
+            "model": {"type": "string"},
+            "progress": {"type": ["integer", "null"], "minimum": 0, "maximum": 100},
+            "result": {"description": "As the upstream gave it; its shape depends on the model."},
+            "error": {"type": ["string", "null"]},
+            "errorCode": {"type": ["string", "null"]},
+            "creditCost": {"type": ["integer", "null"]},
+            "webhookStatus": {"type": ["string", "null"], "enum": ["pending", "delivered", "failed", None]},
+            "createdAt": {"type": "string", "format": "date-time"},
+            "completedAt": {"type": ["string", "null"], "format": "date-time"},
+            "expired": {"type": "boolean"},
+            "input": {"type": ["object", "null"]},
+            "metadata": {"type": "object"},
+            "retryOf": {"type": ["string", "null"], "format": "uuid", "description": "The job that this one repeats."},
+        },
+    },
+    "JobList": {
+        "type": "object",
+        "required": ["jobs", "nextCursor", "hasMore"],
+        "properties": {
+            "jobs": {"type": "array", "items": ref("Job")},
+            "nextCursor": {"type": ["string", "null"]},
+            "hasMore": {"type": "boolean"},
+            "models": {"type": "array", "items": {"type": "string"}},
+        },
+    },
+    "Trace": {
+        "type": "object",
+        "required": ["job", "steps", "hasMore"],
+        "properties": {
+            "job": {"allOf": [ref("Job"), _TRACED_JOB]},
+            "steps": {"type": "array", "items": ref("Step")},
+            "hasMore": {"type": "boolean", "description": "Whether older steps were left out."},
+        },
+    },
+    "Step": {
+        "type": "object",
+        "required": ["at", "afterSeconds", "what", "by", "byName"],
+        "description": "One thing that happened to a job; what else it holds depends on `what`.",
+        "properties": {
+            "at": {"type": "string", "format": "date-time"},
+            "afterSeconds": {"type": "number", "description": "Since the submission."},
+            "what": {"enum": ["submitted", "dispatch", "webhook", "poll", "transition", "action"]},
+            "by": {"type": "string", "description": "`submit`, `webhook`, `poll`, `framehook`, `cli`, or a key's id."},
+            "byName": {"type": ["string", "null"], "description": "The key's name."},
+        },
+        "additionalProperties": True,
+    },
+}
+
+ANSWERS: Final[dict[Route, Any]] = {
+    ("POST", "/v2/images/generate"): {
+        "202": answer(
+            "Accepted: it cannot be lost any more",
+            ref("JobAccepted"),
+            {"jobId": JOB_ID, "status": "QUEUED"},
+        ),
+        "402": failure("The upstream account has no credits left"),
+        "409": failure("The Idempotency-Key stands for another request"),
+        "413": failure("The body is larger than 1 MiB"),
+    },
+    ("GET", "/v2/jobs"): {
+        "200": answer("A page of jobs", ref("JobList")),
+        "403": failure("Another team's jobs, and the key lacks the scope `ops`"),
+    },
+    ("GET", "/v2/jobs/{job_id}"): {
+        "200": answer("The job", ref("Job")),
+        "404": failure("Your team has no such job"),
+    },
+    ("GET", "/v1/jobs/{job_id}/trace"): {
+        "200": answer("The job and its steps", ref("Trace")),
+        "404": failure("Your team has no such job"),
+    },
+    ("POST", "/v1/jobs/{job_id}/cancel"): {
+        "200": answer("The job, cancelled", ref("Job")),
+        "404": failure("Your team has no such job"),
+        "409": failure("The job was sent already, or is over"),
+    },
+    ("POST", "/v1/jobs/{job_id}/retry"): {
+        "202": answer("A new job", ref("JobAccepted"), {"jobId": JOB_ID, "status": "QUEUED"}),
+        "404": failure("Your team has no such job"),
+        "409": failure("The job is not over, or it completed"),
+    },
+    ("POST", "/v1/jobs/{job_id}/refresh"): {
+        "200": answer("The job as it is now", ref("Job")),
+        "404": failure("Your team has no such job"),
+    },
+}
+
+BODIES: Final[dict[Route, Any]] = {
+    ("POST", "/v2/images/generate"): {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["model"],
+                    "properties": {
+                        "model": {"type": "string"},
+                        "prompt": {"type": "string"},
+                        "metadata": {"type": "object"},
+                        "priority": {"type": "integer"},
+                        "webhook_url": {"type": "string", "format": "uri"},
+                        "webhookUrl": {"type": "string", "format": "uri"},
+                        "webhookEvents": {"type": "array", "items": {"enum": ["progress", "completed", "failed"]}},
+                    },
+                },
+                "example": {
+                    "model": "flux-1.1-pro-ultra",
+                    "prompt": "a lighthouse in a storm",
+                    "fluxParams": {"aspect_ratio": "16:9", "output_format": "png"},
+                },
+            }
+        },
+    },
+}
+
+PARAMETERS: Final[dict[Route, Any]] = {
+    ("POST", "/v2/images/generate"): [
+        header("Idempotency-Key", "At most 255 characters"),
+        header("Prefer", "`respond-async`: answer without waiting for the upstream"),
+    ],
+    ("POST", "/v1/jobs/{job_id}/retry"): [
+        header("Idempotency-Key", "At most 255 characters"),
+        header("Prefer", "`respond-async`: answer without waiting for the upstream"),
+    ],
+    ("GET", "/v2/jobs"): [
+        query("status", {"type": "string", "enum": list(STATUSES)}),
+        query("model", {"type": "string"}),
+        query("operation", {"type": "string"}),
+        query("overdue", {"type": "string", "enum": ["true", "false"], "default": "false"}, "Only overdue ones"),
+        query("team", {"type": "string"}, "Your own team; with the scope `ops` any other, or `*` for all"),
+        query("limit", {"type": "integer", "minimum": 1, "maximum": 100, "default": 20}),
+        query("cursor", {"type": "string"}, "`nextCursor` of the page before"),
+        query(
+            "scope",
+            {"type": "string", "enum": ["user", "team"], "default": "user"},
+            "`team` goes without saying if one is named",
+        ),
+        query("search", {"type": "string", "format": "uuid"}, "A job id, ours or the upstream's"),
+        query("include_models", {"type": "string", "enum": ["true", "false"], "default": "false"}),
+    ],
+    ("GET", "/v2/jobs/{job_id}"): [query("wait", {"type": "number", "minimum": 0, "maximum": 300, "default": 0})],
+}

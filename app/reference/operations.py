@@ -1,0 +1,73 @@
+"""The shapes of what operators and the upstream call."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from app.reference.shapes import COUNT, TEXT_OR_NULL, TIME_OR_NULL, Route, answer, record, ref
+
+TAG: Final = "operations"
+
+_UPSTREAM: Final = record(
+    account={"type": "string", "description": "The upstream's host and port."},
+    cap={"type": "integer", "description": "The setting, else what the upstream said, else 10."},
+    capLoweredTo={"type": ["integer", "null"], "description": "Believed for a while after a 429."},
+    inFlight=COUNT,
+    ambiguous={
+        "type": "integer",
+        "description": "Those in flight of which the upstream has not said that it has them.",
+    },
+    pausedAt=TIME_OR_NULL,
+    webhookField={"type": ["string", "null"], "enum": ["webhook_url", "webhookUrl", None]},
+    trouble=TEXT_OR_NULL,
+    troubleAt=TIME_OR_NULL,
+    keys={
+        "type": "array",
+        "items": record(
+            fingerprint={"type": "string"},
+            state={"enum": ["ready", "held", "probing"]},
+            heldUntil=TIME_OR_NULL,
+            reason=TEXT_OR_NULL,
+            failureCount=COUNT,
+        ),
+    },
+)
+
+SCHEMAS: Final[dict[str, Any]] = {
+    "Status": {
+        "type": "object",
+        "required": ["upstream", "teams", "jobs", "webhooks"],
+        "properties": {
+            "upstream": _UPSTREAM,
+            "teams": record(paused={"type": "array", "items": {"type": "string"}}),
+            "jobs": record(
+                waiting=COUNT,
+                moreWaiting={"type": "boolean"},
+                oldestWaitingSeconds={"type": ["number", "null"]},
+                overdue=COUNT,
+                moreOverdue={"type": "boolean"},
+            ),
+            "webhooks": record(pollOnly={"type": "boolean"}, unsigned={"enum": ["poll", "reject"]}),
+        },
+    },
+}
+
+ANSWERS: Final[dict[Route, Any]] = {
+    ("GET", "/v1/status"): {"200": answer("How things stand", ref("Status"))},
+    ("GET", "/metrics"): {
+        "200": {"description": "The gauges", "content": {"text/plain": {"schema": {"type": "string"}}}},
+    },
+    ("GET", "/readyz"): {
+        "200": answer("Ready, perhaps degraded", {"type": "object"}, {"status": "ok", "degraded": []}),
+        "503": answer("Not ready", {"type": "object"}, {"status": "unavailable", "missing": ["database"]}),
+    },
+}
+
+BODIES: Final[dict[Route, Any]] = {
+    ("POST", "/webhooks/apiframe/{job_id}/{token}"): {
+        "required": True,
+        "content": {"application/json": {"schema": {"type": "object"}}},
+    },
+}
+
+PARAMETERS: Final[dict[Route, Any]] = {}
