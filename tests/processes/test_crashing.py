@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -21,13 +19,10 @@ from tests.processes.harness import (
     counters,
     eventually,
     kill_postmaster,
-    postgres_is_gone,
     prompts,
     reachable,
     read,
     ready,
-    status_of,
-    submit,
 )
 
 SUBMISSIONS = 80
@@ -95,46 +90,3 @@ def test_no_accepted_job_is_lost_or_paid_twice_whatever_is_killed(
     assert {job["id"] for job in listed} == set(storm.accepted.values())
     assert sorted(prompts(simulator)) == sorted(storm.accepted)
     assert counters(simulator)["replays"] >= 1, "nothing was sent again, so nothing was put to the test"
-
-
-def test_a_database_that_goes_away_costs_503s_until_it_is_back(
-    launch: Callable[..., Program], simulate: Callable[..., RunningSimulator], folder: Path
-) -> None:
-    simulator = simulate(hold=True, webhook_retries=50, webhook_backoff_seconds=0.1)
-    service = launch("serve", **reachable(simulator))
-    with client(ready(service)) as caller:
-        held = submit(caller)
-        simulator.tell(f"jobs/{held}/progress", progress=40, wait=True)
-        with no_revival(folder / ".framehook"):
-            kill_postmaster(folder / ".framehook")
-            # Its last connections are lost as its processes notice; from then on there is none.
-            eventually(lambda: status_of(f"{service.url}/readyz") == 503)
-            simulator.tell(f"jobs/{held}/finish")
-            for _ in range(5):
-                answers = [
-                    caller.post(SUBMIT, json=FLUX),
-                    caller.get("/v2/jobs"),
-                    caller.get(f"/v2/jobs/{held}", params={"wait": 5}),
-                ]
-                assert [answer.status_code for answer in answers] == [503] * 3, [answer.text for answer in answers]
-                assert all(int(answer.headers["Retry-After"]) >= 1 for answer in answers)
-            assert status_of(f"{service.url}/healthz") == 200
-            answered = {send["answer_status"] for send in simulator.ask("books?part=webhooks")["webhooks"]}
-            assert answered <= {200, 503}
-
-        eventually(lambda: status_of(f"{service.url}/readyz") == 200)
-        assert read(caller, held, wait=30)["status"] == "COMPLETED"
-        simulator.tell("config", hold=False)
-        assert read(caller, submit(caller), wait=30)["status"] == "COMPLETED"
-    assert len(prompts(simulator)) == 2
-    assert service.stop() == 0
-    assert service.leaves_nothing()
-    assert postgres_is_gone(folder / ".framehook")
-
-
-@contextmanager
-def no_revival(home: Path) -> Iterator[None]:
-    """Keep everybody from starting the embedded PostgreSQL for so long, by the lock that one must hold for it."""
-    with (home / "start.lock").open() as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
