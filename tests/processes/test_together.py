@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
 
 import psutil
 
@@ -25,6 +27,7 @@ from tests.processes.harness import (
     ready,
     status_of,
     submit,
+    upstream_jobs,
 )
 
 
@@ -55,6 +58,37 @@ def test_two_services_share_the_work_and_wake_each_others_callers(
             simulator.tell(f"jobs/{held}/finish")
             assert poll.result(30)["status"] == "COMPLETED"
             assert time.monotonic() - began < 4
+
+
+def test_two_hundred_submissions_at_once_to_two_services_run_ten_at_a_time_and_the_cap_is_used(
+    launch: Callable[..., Program], simulate: Callable[..., RunningSimulator], database_url: str
+) -> None:
+    jobs, cap, generate_seconds = 200, 10, 0.8
+    simulator = simulate(max_concurrent_jobs=cap, generate_seconds=generate_seconds, progress_steps=())
+    services = [launch("serve", **reachable(simulator, database_url, max_in_flight=cap)) for _ in range(2)]
+    with client(ready(services[0])) as here, client(ready(services[1])) as there, ThreadPoolExecutor(jobs) as threads:
+        wanted = [f"picture {number}" for number in range(jobs)]
+        began = time.monotonic()
+        accepted = list(threads.map(submit, [here, there] * (jobs // 2), wanted))
+        completed = "SELECT count(*) FROM jobs WHERE status = 'COMPLETED'"
+        eventually(lambda: query(database_url, completed) == [jobs], seconds=90)
+        took = time.monotonic() - began
+
+    assert len(set(accepted)) == jobs
+    assert sorted(prompts(simulator)) == sorted(wanted)
+    seen = counters(simulator)
+    assert (seen["max_in_flight_seen"], seen["refused"], seen["submissions"]) == (cap, {}, jobs)
+    assert all(any(line["event"] == "job.dispatched" for line in service.log) for service in services)
+    # While jobs wait a slot is empty only from the end of one until the next has come, and that is told by a webhook.
+    assert mean_running(upstream_jobs(simulator)) > 0.8 * cap, "slots lay idle while jobs waited"
+    assert took < 1.5 * jobs / cap * generate_seconds
+
+
+def mean_running(jobs: list[dict[str, Any]]) -> float:
+    """How many jobs ran upstream, on the average over the time from the first acceptance to the last."""
+    spans = [[datetime.fromisoformat(job[name]).timestamp() for name in ("accepted_at", "finished_at")] for job in jobs]
+    first, last = min(spans)[0], max(spans)[0]
+    return sum(min(end, last) - start for start, end in spans) / (last - first)
 
 
 def test_two_workers_without_loops_both_answer_and_leave_jobs_to_a_worker_process(

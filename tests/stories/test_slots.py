@@ -46,29 +46,6 @@ async def test_two_processes_together_never_exceed_the_cap(
     assert counters["max_in_flight_seen"] <= 3
 
 
-async def test_two_hundred_submissions_at_once_run_ten_at_a_time_and_the_cap_is_used(
-    serve: Callable[..., Any], simulate: Callable[..., RunningSimulator]
-) -> None:
-    """The upstream never sees more than the cap, and while jobs wait it sees most of the cap all the time."""
-    simulator = simulate(webhook_field="webhook_url", max_concurrent_jobs=10, generate_seconds=0.8, progress_steps=())
-    one, other = [await serve(simulator, max_in_flight=10) for _ in range(2)]
-    jobs = [asyncio.ensure_future(service.caller.accepted(FLUX)) for _ in range(100) for service in (one, other)]
-    seen: list[int] = []
-
-    async def accepted_upstream() -> int:
-        counters = (await books(simulator))["counters"]
-        if counters["max_in_flight_seen"] == 10 and counters["accepted"] < 190:
-            seen.append(counters["in_flight_now"])
-        return int(counters["accepted"])
-
-    await eventually(accepted_upstream, lambda count: count == 200, seconds=90)
-
-    assert len(set(await asyncio.gather(*jobs))) == 200
-    counters = (await books(simulator))["counters"]
-    assert (counters["max_in_flight_seen"], counters["refused"]) == (10, {})
-    assert sum(seen) / len(seen) > 6, "slots lay idle while jobs waited"
-
-
 async def test_a_paused_team_waits_and_the_others_go_on(
     serve: Callable[..., Any], simulate: Callable[..., RunningSimulator]
 ) -> None:
