@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -25,7 +25,17 @@ from app.simulator.config import SimulatorConfig
 from app.simulator.control import control_routes
 from app.simulator.faults import Attempt
 from app.simulator.job import Job, Status, shown
-from app.simulator.replies import Cut, Envelope, Json, Refusal, invalid, refusal, render_http, render_refusal
+from app.simulator.replies import (
+    Cut,
+    Envelope,
+    Json,
+    Refusal,
+    invalid,
+    refusal,
+    render_http,
+    render_nothing,
+    render_refusal,
+)
 from app.simulator.world import Submission, World
 
 Public = Callable[[World, Request], Awaitable[Response]]
@@ -43,7 +53,7 @@ def create_app(world: World | SimulatorConfig | None = None) -> Envelope:
         await stage.close()
 
     routes = [*_vendor_routes(stage), *_file_routes(stage), *control_routes(stage)]
-    handlers: dict[Any, Any] = {Refusal: render_refusal, HTTPException: render_http}
+    handlers: dict[Any, Any] = {Refusal: render_refusal, HTTPException: render_http, ClientDisconnect: render_nothing}
     return Envelope(Starlette(routes=routes, exception_handlers=handlers, lifespan=lifespan))
 
 

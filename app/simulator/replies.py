@@ -82,6 +82,11 @@ async def render_http(_: Request, error: Exception) -> Response:
     return Json({"error": error.detail}, error.status_code, headers=dict(error.headers or {}))
 
 
+async def render_nothing(_: Request, __: Exception) -> Response:
+    """Answer a caller that left in the middle of its request, as one that is killed does."""
+    return Cut()
+
+
 class Envelope:
     """The outermost layer: every answer carries `X-Request-Id`, and a connection can be cut."""
 

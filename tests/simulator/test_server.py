@@ -49,6 +49,19 @@ def test_stopping_cuts_hanging_answers_within_a_second() -> None:
         httpx.get(simulator.url, trust_env=False)
 
 
+def test_a_caller_that_is_gone_in_the_middle_of_its_body_is_not_taken_for_a_failure(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    head = f"POST {SUBMIT} HTTP/1.1\r\nHost: sim\r\nX-API-Key: {KEY}\r\nContent-Length: 100\r\n\r\n"
+    with RunningSimulator() as simulator:
+        with socket.create_connection((simulator.host, simulator.port)) as caller:
+            caller.sendall(f"{head}{{".encode())
+            eventually(lambda: simulator.world.books.requests[f"POST {SUBMIT}"] == 1)
+        with httpx.Client(base_url=simulator.url, headers={"X-API-Key": KEY}, trust_env=False) as other:
+            assert other.post(SUBMIT, json=flux()).status_code == 202
+    assert caplog.messages == []
+
+
 def test_a_port_that_is_taken_is_one_clear_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
