@@ -7,7 +7,7 @@ import functools
 import secrets
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
@@ -23,6 +23,7 @@ from app.batch import Batch
 from app.clock import Clock, SystemClock
 from app.config import Settings
 from app.db import Database
+from app.errors import StartupError
 from app.notify import Notifier
 
 log = structlog.get_logger()
@@ -150,13 +151,22 @@ async def open_database(settings: Settings) -> AsyncIterator[Database]:
         finally:
             await database.close()
         return
-    server = await asyncio.to_thread(embedded.start, settings.data_dir)
+    starting = asyncio.get_running_loop().run_in_executor(None, embedded.start, settings.data_dir)
+    try:
+        server = await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        # The thread starts the server all the same, and would hold it until the process ends.
+        with suppress(StartupError):
+            await asyncio.to_thread((await starting).close)
+        raise
     database = Database(server.url, pool_size=settings.pool_size)
     try:
         yield database
     finally:
-        await database.close()
-        await asyncio.to_thread(server.close)
+        try:
+            await database.close()
+        finally:
+            await asyncio.to_thread(server.close)
 
 
 @asynccontextmanager

@@ -47,16 +47,16 @@ def run(plan: Plan, *, data_dir: Path | None, out: Console) -> Report:
     began = time.monotonic()
     try:
         ending = _run_in(folder, plan, out)
+        report = _report(plan, ending, round(time.monotonic() - began, 1))
+        if not report.wrong and data_dir is None:
+            shutil.rmtree(folder)
+            return report
     except KeyboardInterrupt:
-        if data_dir is None:
+        if data_dir is None and folder.exists():
             shutil.rmtree(folder)
         raise
     except StartupError as error:
         raise StartupError(f"{error} (what the run left is in {folder})") from None
-    report = _report(plan, ending, round(time.monotonic() - began, 1))
-    if not report.wrong and data_dir is None:
-        shutil.rmtree(folder)
-        return report
     report = replace(report, evidence=str(folder))
     _write_evidence(folder, report, ending)
     return report
@@ -70,7 +70,6 @@ def _run_in(folder: Path, plan: Plan, out: Console) -> _Ending:
         fleet = Fleet(folder, simulator.url, plan.processes)
         stack.callback(fleet.stop_database)
         keys = asyncio.run(_make_keys(settings))
-        stack.enter_context(fleet)
         progress = stack.enter_context(Progress(plan, out))
         callers = Callers(submissions(plan), fleet.urls, keys, progress.acknowledged)
         return asyncio.run(_storm_and_read(plan, settings, simulator, fleet, callers, progress))
@@ -85,6 +84,8 @@ async def _storm_and_read(
     progress: Progress,
 ) -> _Ending:
     async with AsyncExitStack() as holding:
+        # Within the loop Ctrl-C waits for an await: it cannot fall between a process's start and the note of it.
+        holding.enter_context(fleet)
         async with supervised(fleet):
             await await_ready(fleet)
             # While anybody is killed the database is not held here: the services are to revive it.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,21 @@ from typing import Any
 import pytest
 
 from tests.processes.harness import FORK_ALL, KEY, Ended, Program, as_environment, python
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _ctrl_c_is_heard() -> Iterator[None]:
+    """Have commands heed Ctrl-C, as a terminal's own do.
+
+    A shell that runs the tests in its background has had the signal ignored for all of them, and a command that is started
+    so leaves it ignored.
+    """
+    was_ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    if was_ignored:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    if was_ignored:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.processes.harness import Program, eventually, postgres_is_gone
+from tests.processes.harness import Program, eventually, postgres_is_gone, python
 
 ELSEWHERE = {
     "DATABASE_URL": "postgresql://someone@127.0.0.1:1/framehook",
@@ -20,6 +20,22 @@ ELSEWHERE = {
     "loops": False,
 }
 """What the environment says of a database or an upstream, which is left aside."""
+
+INTERRUPT_A_START = """
+import os, signal, subprocess, sys
+from app import cli
+
+class Interrupted(subprocess.Popen):
+    def __init__(self, command, **how):
+        super().__init__(command, **how)
+        if "serve" in command:
+            os.kill(os.getpid(), signal.SIGINT)
+
+subprocess.Popen = Interrupted
+sys.argv = ["framehook", "faults", "--jobs", "10", "--kills", "0", "--processes", "1"]
+cli.main()
+"""
+"""A fault run that Ctrl-C hits when a service has begun to run and nobody has noted yet which process it is."""
 
 
 def check(numbers: dict[str, Any], *, jobs: int, kills: int) -> None:
@@ -50,18 +66,34 @@ def test_a_short_run_loses_nothing_and_leaves_nothing(launch: Callable[..., Prog
     assert json.loads((data / "report.json").read_text())["must_be_zero"] == numbers["must_be_zero"]
 
 
-@pytest.mark.long
+def is_making_its_database(_: Program, outside: Path) -> bool:
+    return any(outside.glob("*/data/cluster.new/base"))
+
+
+def is_under_load(run: Program, _: Path) -> bool:
+    return "acknowledged" in run.printed
+
+
+@pytest.mark.parametrize("moment", [is_making_its_database, is_under_load])
 def test_ctrl_c_ends_everything_and_removes_the_folder(
-    launch: Callable[..., Program],
+    launch: Callable[..., Program], moment: Callable[[Program, Path], bool]
 ) -> None:
     with tempfile.TemporaryDirectory() as outside:  # short enough for the path of a socket
         run = launch("faults", "--jobs", "2000", "--kills", "3", "--processes", "1", TMPDIR=outside)
-        eventually(lambda: "acknowledged" in run.printed or not run.running, seconds=60)
+        eventually(lambda: moment(run, Path(outside)) or not run.running, seconds=60)
         (made,) = Path(outside).iterdir()
         assert not postgres_is_gone(made / "data")
         run.ctrl_c()
         assert run.wait(60) == 130, run.printed + run.said
         assert "Traceback" not in run.said
+        assert run.leaves_nothing()
+        assert list(Path(outside).iterdir()) == []
+
+
+def test_ctrl_c_in_the_middle_of_a_start_loses_no_process(start: Callable[..., Program]) -> None:
+    with tempfile.TemporaryDirectory() as outside:
+        run = start(python("-c", INTERRUPT_A_START), {"TMPDIR": outside})
+        assert run.wait(60) == 130, run.printed + run.said
         assert run.leaves_nothing()
         assert list(Path(outside).iterdir()) == []
 
