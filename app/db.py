@@ -136,8 +136,13 @@ class Database:
             yield connection
 
     async def close(self) -> None:
-        """Close every connection of the pool."""
-        await self.engine.dispose()
+        """Close every connection of the pool, to the last though the closer is cancelled meanwhile."""
+        closing = asyncio.ensure_future(self.engine.dispose())
+        try:
+            await asyncio.shield(closing)
+        except asyncio.CancelledError:
+            await closing
+            raise
 
 
 async def _undisturbed(connect: Awaitable[asyncpg.Connection]) -> asyncpg.Connection:

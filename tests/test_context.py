@@ -12,6 +12,7 @@ import pytest
 from app import embedded
 from app.config import load_settings
 from app.context import open_database
+from app.db import Database
 
 
 async def test_a_server_that_is_still_starting_when_its_user_is_cancelled_is_let_go_of(
@@ -37,3 +38,23 @@ async def test_a_server_that_is_still_starting_when_its_user_is_cancelled_is_let
     with pytest.raises(asyncio.CancelledError):
         await user
     server.close.assert_called_once_with()
+
+
+async def test_every_connection_is_closed_though_the_closer_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, may_end, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def dispose() -> None:
+        begun.set()
+        await may_end.wait()
+        ended.set()
+
+    database = Database("postgresql://nobody@127.0.0.1:1/nothing")
+    monkeypatch.setattr(database, "engine", Mock(dispose=dispose))
+    closer = asyncio.create_task(database.close())
+    await begun.wait()
+    closer.cancel()
+    await asyncio.sleep(0)
+    may_end.set()
+    with pytest.raises(asyncio.CancelledError):
+        await closer
+    assert ended.is_set()
