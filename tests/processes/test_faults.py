@@ -23,7 +23,7 @@ ELSEWHERE = {
 
 INTERRUPT_A_START = """
 import os, signal, subprocess, sys
-from app import cli
+from app.cli import main as cli
 
 class Interrupted(subprocess.Popen):
     def __init__(self, command, **how):
