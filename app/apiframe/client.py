@@ -89,7 +89,9 @@ class Apiframe:
                 response = await self._http.request(method, path, headers=headers, **request)
         except TimeoutError:
             raise Unclear(f"the upstream did not answer within {self._timeout_seconds:g} s") from None
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, AttributeError) as error:
+            # On uvloop a connection that is reset as soon as it is made has no socket any more when anyio, below httpx,
+            # asks that for its peer: https://github.com/MagicStack/uvloop/issues/560 is the same of a server's side.
             raise Unclear(f"the upstream cannot be reached: {str(error) or type(error).__name__}") from error
         return _read(response)
 

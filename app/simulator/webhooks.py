@@ -138,7 +138,8 @@ class Sender:
             async with asyncio.timeout(config.webhook_timeout_seconds):
                 answer = await client.post(letter.url, content=letter.body, headers=letter.headers)
             status = answer.status_code
-        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as problem:
+        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, AttributeError) as problem:
+            # The last is how anyio, on uvloop, tells of a connection that was reset as soon as it was made.
             error = f"{type(problem).__name__}: {problem}"
         finally:
             self._free.put_nowait(client)
