@@ -89,7 +89,8 @@ MUTATIONS: Final = (
         2,
         "app/jobs/queries/acceptance.py",
         "CAST(convert_from(body, 'UTF8') AS jsonb), body,",
-        "CAST(convert_from(body, 'UTF8') AS jsonb), convert_to(CAST(convert_from(body, 'UTF8') AS jsonb) #>> '{{}}', 'UTF8'),",
+        "CAST(convert_from(body, 'UTF8') AS jsonb),"
+        " convert_to(CAST(convert_from(body, 'UTF8') AS jsonb) #>> '{{}}', 'UTF8'),",
         "JSONB has its own order and numbers",
     ),
     Mutation(
