@@ -18,6 +18,7 @@ webhook (`webhooks/`) or is asked (`jobs/reconcile`), and every word it says goe
     http auth paging   what every route needs, who calls, and how far a list has been read
     context            what is handed down instead of globals
     apiframe           the only place that spells the upstream's wire format
+    targets            which of those may be called (pure)
     loop batch notify migrate partitions models db
     config clock errors backoff logs embedded
 

@@ -11,6 +11,7 @@ from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_vali
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.errors import StartupError
+from app.targets import Targets
 
 THIS_MACHINE = {"localhost", "0.0.0.0", "::"}  # noqa: S104 - compared with, never bound
 
@@ -96,6 +97,11 @@ class Settings(BaseSettings):
     retention_days: int = Field(
         30, ge=4, le=3650, description="How long events, attempts and the bodies of webhooks are kept."
     )
+    allowed_targets: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Comma-separated addresses, networks and hosts (`*.` for all below one) that may be called"
+        " though private.",
+    )
     loops: bool = Field(True, description="Whether `serve` runs the background loops too; `worker` always does.")
     pool_size: int = Field(10, ge=2, le=100, description="Database connections per process.")
     log_format: Literal["auto", "text", "json"] = Field("auto", description="`auto`: text on a terminal, else JSON.")
@@ -103,9 +109,9 @@ class Settings(BaseSettings):
         "info", description="The least level that is logged."
     )
 
-    @field_validator("apiframe_previous_api_keys", mode="before")
+    @field_validator("apiframe_previous_api_keys", "allowed_targets", mode="before")
     @classmethod
-    def _split_keys(cls, value: object) -> object:
+    def _split(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
@@ -129,6 +135,12 @@ class Settings(BaseSettings):
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
             raise ValueError("must be an http or https URL")
         return value.rstrip("/")
+
+    @field_validator("allowed_targets")
+    @classmethod
+    def _targets(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        Targets(value)
+        return value
 
     @field_validator("bootstrap_admin_key")
     @classmethod

@@ -25,6 +25,7 @@ from app.config import Settings
 from app.db import Database
 from app.errors import StartupError
 from app.notify import Notifier
+from app.targets import Targets
 
 log = structlog.get_logger()
 
@@ -50,6 +51,7 @@ class Context:
         self.db = db
         self.clock: Clock = clock or SystemClock()
         self.upstream = Apiframe(settings.apiframe_base_url, timeout_seconds=settings.upstream_timeout_seconds)
+        self.targets = Targets(settings.allowed_targets)
         self.notify = Notifier(db.connect_directly)
         self.closing = asyncio.Event()
         self._batches: dict[Callable[..., Any], Batch[Any, Any]] = {}

@@ -132,6 +132,7 @@ def _settings(address: str, simulator: RunningSimulator) -> Settings:
         apiframe_base_url=simulator.url,
         apiframe_api_key=simulator.world.config.api_keys[0],
         apiframe_previous_api_keys=(),
+        allowed_targets=("127.0.0.0/8", "::1"),  # whoever tries the demo has receivers on this machine, if any
         loops=True,
         log_level="warning",
     )

@@ -35,8 +35,8 @@ LAYERS: Final = (
     ("models",),
     ("db",),
     ("logs", "embedded"),  # `logs` reads settings
-    ("config",),  # bad settings are a StartupError
-    ("clock", "errors", "backoff"),
+    ("config",),  # bad settings are a StartupError, the allowed targets among them
+    ("clock", "errors", "backoff", "targets"),
 )
 """Every room of `app`, from the top to the floor. A module imports only from lower layers, and from its own room."""
 

@@ -64,6 +64,7 @@ def test_settings_are_read_by_the_names_that_are_said(monkeypatch: pytest.Monkey
         "dispatch_window_hours": "23",
         "job_deadline_hours": "48",
         "retention_days": "7",
+        "allowed_targets": "10.1.0.0/16",
         "loops": "false",
         "pool_size": "20",
         "log_format": "json",
@@ -79,6 +80,7 @@ def test_settings_are_read_by_the_names_that_are_said(monkeypatch: pytest.Monkey
     for field in ("secret_key", "previous_secret_key", "bootstrap_admin_key", "apiframe_api_key"):
         assert read[field].get_secret_value() == values[field]
     assert [key.get_secret_value() for key in read["apiframe_previous_api_keys"]] == ["afk_before"]
+    assert read["allowed_targets"] == ("10.1.0.0/16",)
     for field in ("database_url", "public_base_url", "apiframe_base_url", "host", "webhook_field", "log_level"):
         assert read[field] == values[field]
 
@@ -139,6 +141,12 @@ def test_previous_keys_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch, 
     assert [key.get_secret_value() for key in load_settings().apiframe_previous_api_keys] == keys
 
 
+def test_allowed_targets_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_all(monkeypatch, FRAMEHOOK_ALLOWED_TARGETS=" 10.0.0.0/8 ,::1,, *.hooks.internal,")
+
+    assert load_settings().allowed_targets == ("10.0.0.0/8", "::1", "*.hooks.internal")
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -167,6 +175,11 @@ def test_previous_keys_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch, 
         ("FRAMEHOOK_RECONCILE_AFTER_SECONDS", "0"),
         ("FRAMEHOOK_SWEEP_SECONDS", "0"),
         ("FRAMEHOOK_DISPATCH_WINDOW_HOURS", "24"),
+        ("FRAMEHOOK_ALLOWED_TARGETS", "10.0.0.0/8, 10.1.0.0/33"),
+        ("FRAMEHOOK_ALLOWED_TARGETS", "10.1.0.1/16"),
+        ("FRAMEHOOK_ALLOWED_TARGETS", "*"),
+        ("FRAMEHOOK_ALLOWED_TARGETS", "https://hooks.internal"),
+        ("FRAMEHOOK_ALLOWED_TARGETS", "127.1"),
         ("FRAMEHOOK_LOOPS", "maybe"),
         ("FRAMEHOOK_POOL_SIZE", "1"),
         ("FRAMEHOOK_LOG_FORMAT", "xml"),

@@ -25,6 +25,7 @@ from app.jobs.announce import announce_accepted
 from app.jobs.queries import acceptance
 from app.jobs.queries.acceptance import NewJob
 from app.models import Status
+from app.targets import Targets
 
 log = structlog.get_logger()
 
@@ -176,7 +177,7 @@ def _read(
     body, fields = _read_object(raw)
     check_idempotency_key(idempotency_key)
     theirs = {name: value for name, value in body.items() if name not in _OWN_FIELDS}
-    faults = catalog.faults(operation, theirs) | _own_faults(body)
+    faults = catalog.faults(operation, theirs) | _own_faults(body, ctx.targets)
     if b"\\u0000" in raw:
         faults |= {path: ["Must not contain a NUL character"] for path in _paths_with_nul(body)}
     if faults:
@@ -215,8 +216,8 @@ def _read_object(raw: bytes) -> tuple[dict[str, Any], dict[str, msgspec.Raw]]:
         raise Invalid("The body is not valid JSON") from None
 
 
-def _own_faults(body: Mapping[str, Any]) -> dict[str, list[str]]:
-    faults = dict(_callback_faults(body))
+def _own_faults(body: Mapping[str, Any], targets: Targets) -> dict[str, list[str]]:
+    faults = _callback_faults(body, targets)
     metadata = body.get("metadata")
     if metadata is not None and not _is_flat(metadata):
         faults["metadata"] = [_METADATA_FORM]
@@ -226,8 +227,9 @@ def _own_faults(body: Mapping[str, Any]) -> dict[str, list[str]]:
     return faults
 
 
-def _callback_faults(body: Mapping[str, Any]) -> dict[str, list[str]]:
-    faults = {name: [fault] for name in _CALLBACK_FIELDS if name in body and (fault := catalog.http_url(body[name]))}
+def _callback_faults(body: Mapping[str, Any], targets: Targets) -> dict[str, list[str]]:
+    urls = {name: body[name] for name in _CALLBACK_FIELDS if name in body}
+    faults = {name: [fault] for name, url in urls.items() if (fault := targets.fault(url))}
     if all(name in body for name in _CALLBACK_FIELDS):
         faults["webhookUrl"] = ["Give either webhook_url or webhookUrl, not both"]
     events = body.get("webhookEvents")

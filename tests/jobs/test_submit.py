@@ -220,6 +220,12 @@ OWN_FIELDS_REFUSED: Final[dict[str, tuple[dict[str, Any], str]]] = {
     "callback relative": ({"webhook_url": "/hook"}, "webhook_url"),
     "callback without host": ({"webhookUrl": "https:///hook"}, "webhookUrl"),
     "callback with a space": ({"webhook_url": "https://caller.example/a b"}, "webhook_url"),
+    "callback to this machine": ({"webhook_url": "http://127.0.0.1:8000/hook"}, "webhook_url"),
+    "callback to localhost": ({"webhookUrl": "http://localhost/hook"}, "webhookUrl"),
+    "callback to a number": ({"webhook_url": "http://2130706433/hook"}, "webhook_url"),
+    "callback to a private address": ({"webhookUrl": "https://[::ffff:10.0.0.1]/hook"}, "webhookUrl"),
+    "callback to metadata": ({"webhook_url": "http://169.254.169.254/latest/meta-data"}, "webhook_url"),
+    "callback with a password": ({"webhookUrl": "https://user:pass@caller.example/hook"}, "webhookUrl"),
     "callback null": ({"webhookUrl": None}, "webhookUrl"),
     "callback a list": ({"webhookUrl": ["https://caller.example"]}, "webhookUrl"),
     "both spellings": (
@@ -248,6 +254,17 @@ async def test_our_own_fields_are_checked_for_every_model(
             assert list(refused(answer, 400)["details"]) == [path], name
 
     assert await service.rows("SELECT id FROM jobs") == []
+
+
+async def test_a_callback_to_a_private_address_is_refused_unless_its_network_is_allowed(
+    serve: Callable[..., Any], simulator: RunningSimulator
+) -> None:
+    service = await serve(simulator, loops=False, allowed_targets="10.1.0.0/16, hooks.internal")
+
+    await service.caller.accepted(FLUX | {"webhook_url": "http://10.1.2.3/hook"}, **LATER)
+    told = refused(await service.caller.submit(FLUX | {"webhook_url": "http://10.2.0.1/hook"}), 400)
+
+    assert told["details"] == {"webhook_url": ["10.2.0.1 is a private address"]}
 
 
 OWN_FIELDS_KEPT: Final[tuple[tuple[dict[str, Any], dict[str, Any]], ...]] = (
