@@ -18,9 +18,10 @@ webhook (`webhooks/`) or is asked (`jobs/reconcile`), and every word it says goe
     http auth paging   what every route needs, who calls, and how far a list has been read
     context            what is handed down instead of globals
     apiframe           the only place that spells the upstream's wire format
+    outbound           the only way to addresses that others gave us
     targets            which of those may be called (pure)
     loop batch notify migrate partitions models db
-    config clock errors backoff logs embedded
+    config clock errors backoff logs embedded version
 
 Vocabulary. *Upstream*: Apiframe. *Operation*: one kind of upstream call. *Job*: one generation, from our acceptance to a
 final status. *Dispatch*: sending a job upstream. *Observation*: what the upstream says of a job, by whatever mouth.

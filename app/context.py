@@ -1,4 +1,4 @@
-"""What is handed down instead of globals: settings, database, upstream, notifier, clock, and the work in progress."""
+"""What is handed down instead of globals: settings, database, the ways out, notifier, clock, and the work in progress."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from app.config import Settings
 from app.db import Database
 from app.errors import StartupError
 from app.notify import Notifier
+from app.outbound import Outbound
 from app.targets import Targets
 
 log = structlog.get_logger()
@@ -52,6 +53,7 @@ class Context:
         self.clock: Clock = clock or SystemClock()
         self.upstream = Apiframe(settings.apiframe_base_url, timeout_seconds=settings.upstream_timeout_seconds)
         self.targets = Targets(settings.allowed_targets)
+        self.http = Outbound(self.targets, clock=self.clock)
         self.notify = Notifier(db.connect_directly)
         self.closing = asyncio.Event()
         self._batches: dict[Callable[..., Any], Batch[Any, Any]] = {}
@@ -137,6 +139,7 @@ class Context:
             await asyncio.wait(self._tasks)
         for batch in self._batches.values():
             await batch.close()
+        await self.http.close()
         await self.upstream.close()
         await self.db.close()
 

@@ -32,6 +32,7 @@ from app.notify import wait
 from app.ops import api as ops
 from app.reference import routes as reference
 from app.teams.keys import ensure_bootstrap_key
+from app.version import version
 from app.webhooks import api as webhooks
 
 log = structlog.get_logger()
@@ -61,7 +62,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app = FastAPI(
         title="Framehook",
         summary="Apiframe's own calls, with every job kept, tracked and never paid twice.",
-        version=reference.version(),
+        version=version(),
         lifespan=lambda app: lifespan(app, settings),
         redoc_url=None,
         redirect_slashes=False,

@@ -29,14 +29,14 @@ LAYERS: Final = (
     ("http",),  # what every route needs, the caller among it: above `auth`
     ("auth", "paging"),
     ("context",),
-    ("apiframe", "loop"),
+    ("apiframe", "outbound", "loop"),  # the two ways out: to the upstream, and to everyone else
     ("notify", "batch", "migrate"),  # `migrate` also makes partitions, so it stands above them
     ("partitions",),  # derived from the tables in `models`
     ("models",),
     ("db",),
     ("logs", "embedded"),  # `logs` reads settings
     ("config",),  # bad settings are a StartupError, the allowed targets among them
-    ("clock", "errors", "backoff", "targets"),
+    ("clock", "errors", "backoff", "targets", "version"),
 )
 """Every room of `app`, from the top to the floor. A module imports only from lower layers, and from its own room."""
 

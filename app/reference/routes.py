@@ -4,22 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as installed_version
 from typing import Any, Final
 
 from app.reference import jobs, operations
 from app.reference.shapes import Route, answer, failure
 
 _PAGES: Final = (jobs, operations)
-
-
-def version() -> str:
-    """This installation's version; a checkout that was never installed has none."""
-    try:
-        return installed_version("framehook")
-    except PackageNotFoundError:
-        return "0.0.0"
 
 
 def describe(method: str, path: str, handler: Callable[..., Any]) -> dict[str, Any]:
