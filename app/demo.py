@@ -85,7 +85,7 @@ class Walk:
 
     async def _make_key(self) -> str:
         async with open_context(self._settings) as ctx, ctx.db.transaction() as tx:
-            made = await create_key(tx, team=TEAM, scopes=("submit", "read"), now=ctx.now(), name="demo")
+            made = await create_key(tx, team=TEAM, scopes=("submit", "read", "subscribe"), now=ctx.now(), name="demo")
         return made.key
 
     def _follow(self, client: httpx.Client) -> None:

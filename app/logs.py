@@ -12,6 +12,7 @@ import structlog
 from app.config import Settings
 
 _WEBHOOK_PATH = re.compile(r"(/webhooks/apiframe/)[^\s\"]+")
+_TICKET = re.compile(r"([?&]ticket=)[^&\s\"]*")
 
 
 def configure(settings: Settings) -> None:
@@ -49,14 +50,16 @@ def configure(settings: Settings) -> None:
 
 
 class HideTokens(logging.Filter):
-    """Put the route's template where a webhook's path stands in uvicorn's access log: the path carries a secret."""
+    """Keep what uvicorn's access log must not tell: the path of a webhook and the ticket of a stream carry secrets."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         if isinstance(record.args, tuple):
-            record.args = tuple(
-                _WEBHOOK_PATH.sub(r"\1{job_id}/{token}", arg) if isinstance(arg, str) else arg for arg in record.args
-            )
+            record.args = tuple(_hide(arg) if isinstance(arg, str) else arg for arg in record.args)
         return True
+
+
+def _hide(words: str) -> str:
+    return _TICKET.sub(r"\1{ticket}", _WEBHOOK_PATH.sub(r"\1{job_id}/{token}", words))
 
 
 def hide_tokens() -> None:

@@ -26,8 +26,11 @@ from app.config import Settings, load_settings
 from app.context import Context, open_context
 from app.db import OUTAGES, is_outage
 from app.errors import ApiError, Unavailable
+from app.events import api as events
+from app.events.tail import Tail
 from app.http import json_response
 from app.jobs import api as jobs
+from app.jobs import events_api as job_events
 from app.notify import wait
 from app.ops import api as ops
 from app.reference import routes as reference
@@ -47,6 +50,11 @@ ROUTES: Final[tuple[tuple[str, str, Handler], ...]] = (
     ("POST", "/v1/jobs/{job_id}/cancel", jobs.cancel_job),
     ("POST", "/v1/jobs/{job_id}/retry", jobs.retry_job),
     ("POST", "/v1/jobs/{job_id}/refresh", jobs.refresh_job),
+    ("GET", "/v1/jobs/{job_id}/events", job_events.list_job_events),
+    ("GET", "/v1/jobs/{job_id}/events/stream", job_events.stream_job_events),
+    ("GET", "/v1/events", events.list_events),
+    ("GET", "/v1/events/stream", events.stream_events),
+    ("POST", "/v1/events/tickets", events.create_ticket),
     ("GET", "/v1/status", ops.get_status),
     ("POST", WEBHOOK_PATH, webhooks.receive_webhook),
     ("GET", "/healthz", ops.healthz),
@@ -99,6 +107,7 @@ async def lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
     async with open_context(settings) as ctx:
         app.state.ctx = ctx
         app.state.keys = KeyRing(ctx)
+        app.state.tail = Tail(ctx)
         await _announce(ctx)
         _close_on_signal(ctx)
         async with workers.running(ctx, loops=settings.loops):

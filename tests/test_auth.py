@@ -100,9 +100,9 @@ async def test_a_key_does_what_its_scopes_say_and_no_more(quiet: Service) -> Non
     allowed = {
         "read": {"read"},
         "submit": {"submit"},
-        "subscribe": set[str](),
-        "ops": {"read"},
-        "admin": {"read", "submit"},
+        "subscribe": {"subscribe"},
+        "ops": {"read", "subscribe"},
+        "admin": {"read", "submit", "subscribe"},
     }
 
     for scope, may in allowed.items():
@@ -110,6 +110,7 @@ async def test_a_key_does_what_its_scopes_say_and_no_more(quiet: Service) -> Non
         answers = {
             "submit": [await caller.submit(FLUX, **LATER)],
             "read": [await caller.http.get(path) for path in ("/v2/jobs", f"/v2/jobs/{submitted}")],
+            "subscribe": [await caller.http.get("/v1/events")],
         }
         for needed, each in answers.items():
             for answer in each:

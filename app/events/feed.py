@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
@@ -10,12 +11,17 @@ from uuid import UUID
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.auth import Caller
 from app.clock import timestamp
+from app.context import Context
 from app.db import AnyRow
 from app.errors import Gone, Invalid
 from app.events import queries
+from app.events.asking import FeedQuery
+from app.notify import wait
 
-LARGEST_LIMIT: Final = 1000
+LOOK_AGAIN_SECONDS: Final = 5.0
+"""How long a waiting reader relies on nudges before it looks by itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,12 +42,18 @@ class Page:
     more: bool
 
 
-async def read(connection: AsyncConnection, after: int | None, asked: EventFilter, *, limit: int) -> Page:
-    """The events after a cursor, or with None from the oldest that is kept.
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A cursor that was found good, and the log's head by then."""
 
-    Raises Gone for a cursor older than that, Invalid for one from the future. The head is read first, in a statement of its
-    own. What is at or below it was committed by then, since the log's order is commit order, and so the second statement
-    sees all of it.
+    cursor: int
+    head: int
+
+
+async def find_place(connection: AsyncConnection, after: int | None) -> Place:
+    """Where a cursor stands in the log; None stands for the oldest that is kept.
+
+    Raises Gone for a cursor older than that, Invalid for one from the future.
     """
     log = await queries.read_head(connection)
     start = log.forgotten_through if after is None else after
@@ -49,10 +61,22 @@ async def read(connection: AsyncConnection, after: int | None, asked: EventFilte
         raise Gone("Events after this cursor are not kept any more", oldestCursor=str(log.forgotten_through))
     if start > log.head:
         raise Invalid(details={"after": ["No event has this number yet"]})
+    return Place(start, log.head)
+
+
+async def read(connection: AsyncConnection, after: int | None, asked: EventFilter, *, limit: int) -> Page:
+    """The events after a cursor, or with None from the oldest that is kept. Raises as `find_place` does.
+
+    The head is read first, in a statement of its own. What is at or below it was committed by then, since the log's order
+    is commit order, and so the second statement sees all of it.
+    """
+    place = await find_place(connection, after)
+    if place.cursor == place.head:
+        return Page([], place.head, more=False)
     rows = await queries.list_events(
         connection,
-        after=start,
-        through=log.head,
+        after=place.cursor,
+        through=place.head,
         types=asked.types,
         team_id=asked.team_id,
         job_id=asked.job_id,
@@ -60,7 +84,42 @@ async def read(connection: AsyncConnection, after: int | None, asked: EventFilte
     )
     if len(rows) > limit:
         return Page(rows[:limit], rows[limit - 1].sequence, more=True)
-    return Page(rows, log.head, more=False)
+    return Page(rows, place.head, more=False)
+
+
+async def poll(
+    ctx: Context, identify: Callable[[], Awaitable[Caller]], asked: FeedQuery, *, job_id: UUID | None = None
+) -> dict[str, Any]:
+    """A page of what the caller may see; with `wait_seconds`, as soon as there is something on it or the time is over.
+
+    The caller is identified anew after every wait, so that revoking its key ends it. No connection is held meanwhile.
+    Raises as `find_place` does, and whatever `identify` raises.
+    """
+    end = asyncio.get_running_loop().time() + asked.wait_seconds
+    cursor = asked.after
+    with ctx.notify.listening("events") as nudged:
+        while True:
+            nudged.clear()
+            caller = await identify()
+            wanted = EventFilter(team_id=caller.only_team, job_id=job_id, types=asked.types)
+            async with ctx.db.reading() as connection:
+                if cursor is None and asked.latest:
+                    page = Page([], (await find_place(connection, None)).head, more=False)
+                else:
+                    page = await read(connection, cursor, wanted, limit=asked.limit)
+            cursor = page.cursor
+            left = end - asyncio.get_running_loop().time()
+            if page.events or left <= 0 or ctx.closing.is_set():
+                return _shape_page(page)
+            await wait(nudged, min(left, LOOK_AGAIN_SECONDS))
+
+
+def _shape_page(page: Page) -> dict[str, Any]:
+    return {
+        "events": [shape_event(row) for row in page.events],
+        "nextCursor": str(page.cursor),
+        "hasMore": page.more,
+    }
 
 
 def shape_event(row: AnyRow) -> dict[str, Any]:

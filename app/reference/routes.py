@@ -6,10 +6,10 @@ import inspect
 from collections.abc import Callable
 from typing import Any, Final
 
-from app.reference import jobs, operations
+from app.reference import events, jobs, operations
 from app.reference.shapes import Route, answer, failure
 
-_PAGES: Final = (jobs, operations)
+_PAGES: Final = (jobs, events, operations)
 
 
 def describe(method: str, path: str, handler: Callable[..., Any]) -> dict[str, Any]:

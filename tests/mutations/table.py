@@ -208,8 +208,8 @@ MUTATIONS: Final = (
     Mutation(
         6,
         "app/events/feed.py",
-        "return Page(rows, log.head, more=False)",
-        "return Page(rows, rows[-1].sequence if rows else start, more=False)",
+        "return Page(rows, place.head, more=False)",
+        "return Page(rows, rows[-1].sequence if rows else place.cursor, more=False)",
         "a reader of few events reads over the others again and again, and its cursor is gone one day",
     ),
     Mutation(

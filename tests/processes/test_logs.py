@@ -43,13 +43,20 @@ def test_uvicorn_runs_the_application_and_its_access_log_keeps_the_tokens(
         address = str(accepted["webhook_url"])
         caller.get(address)
         caller.post(f"{address}x?token={address.rpartition('/')[2]}")
+        ticket = str(caller.post("/v1/events/tickets").json()["ticket"])
+        stream = f"/v1/jobs/{job}/events/stream"
+        assert status_of(f"{url}{stream}?ticket={ticket}&types=job.*") == 204
+        assert status_of(f"{url}{stream}?types=x&ticket={ticket}") == 400
+        assert status_of(f"{url}/v1/events?ticket={ticket}") == 401
     assert service.stop() in (0, -15)
 
     written = service.said + service.printed
     assert f'"POST {SUBMIT} HTTP/1.1" 202' in written
     assert '"POST /webhooks/apiframe/{job_id}/{token} HTTP/1.1" 200' in written
     assert '"GET /webhooks/apiframe/{job_id}/{token} HTTP/1.1" 405' in written
-    for secret in (address.rpartition("/")[2], KEY, SIMULATOR_KEY, SECRET):
+    assert f'"GET {stream}?ticket={{ticket}}&types=job.* HTTP/1.1" 204' in written
+    assert f'"GET {stream}?types=x&ticket={{ticket}} HTTP/1.1" 400' in written
+    for secret in (ticket, address.rpartition("/")[2], KEY, SIMULATOR_KEY, SECRET):
         assert secret not in written
 
 

@@ -1,0 +1,65 @@
+"""The routes of one job's events. The log knows jobs by id alone; whose a job is, and whether it is over, is known here."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.auth import Caller
+from app.db import AnyRow
+from app.errors import NotFound
+from app.events import feed
+from app.events.asking import FeedQuery, StreamQuery
+from app.events.feed import EventFilter
+from app.events.stream import EventStream, tail
+from app.events.tickets import identify_by
+from app.http import caller, context, json_response
+from app.jobs.queries import reading
+from app.jobs.reading import parse_id
+from app.models import FINAL
+
+
+async def list_job_events(request: Request) -> Response:
+    """Read the events of one of your team's jobs, or with the scope `ops` of any team's. The rest is as in the feed."""
+
+    async def identify() -> Caller:
+        return await caller(request, "read", "subscribe", "ops")
+
+    who = await identify()
+    asked = FeedQuery.parse(request.query_params)
+    job = await _get_job(request, who)
+    return json_response(await feed.poll(context(request), identify, asked, job_id=job.id))
+
+
+async def stream_job_events(request: Request) -> Response:
+    """Follow one job as it goes on, until it is over: server-sent events. The rest is as in the stream of all events.
+
+    The stream ends after the job's last event. 204, which has browsers stay away: there is nothing more to come.
+    """
+    identify = await identify_by(request, "read", "subscribe", "ops")
+    who = await identify()
+    asked = StreamQuery.parse(request)
+    # The cursor is taken before the job is read: what ends the job after that lies behind the cursor.
+    cursor = await tail(request).find_cursor(asked.after)
+    job = await _get_job(request, who)
+    if job.status in FINAL and not await _has_more(request, job.id, cursor):
+        return Response(status_code=204)
+    wanted = EventFilter(team_id=who.only_team, job_id=job.id, types=asked.types)
+    return EventStream(request, identify, cursor, wanted)
+
+
+async def _get_job(request: Request, who: Caller) -> AnyRow:
+    job_id = parse_id(request.path_params["job_id"])
+    async with context(request).db.reading() as connection:
+        job = await reading.find_job(connection, who.only_team, job_id)
+    if job is None:
+        raise NotFound("Job not found")
+    return job
+
+
+async def _has_more(request: Request, job_id: UUID, cursor: int) -> bool:
+    async with context(request).db.reading() as connection:
+        page = await feed.read(connection, cursor, EventFilter(job_id=job_id), limit=1)
+    return bool(page.events)
