@@ -13,6 +13,7 @@ webhook (`webhooks/`) or is asked (`jobs/reconcile`), and every word it says goe
     ops                health, status, metrics, traces: reads everything, decides nothing
     webhooks           IN: verify, keep a Receipt, make an Observation
     jobs               submit, dispatch, states (pure), observe (the one door), reconcile, expire, reading, actions
+    deliveries         OUT: publish, subscriptions, deliver
     events             the log that subscribers read: appended in order, read without gaps, by pages or as a stream
     teams              teams and API keys
     http auth paging   what every route needs, who calls, and how far a list has been read
@@ -21,11 +22,12 @@ webhook (`webhooks/`) or is asked (`jobs/reconcile`), and every word it says goe
     outbound           the only way to addresses that others gave us
     targets            which of those may be called (pure)
     loop batch notify migrate partitions models db
-    config clock errors backoff logs embedded version
+    config clock errors backoff bucket logs embedded version
 
 Vocabulary. *Upstream*: Apiframe. *Operation*: one kind of upstream call. *Job*: one generation, from our acceptance to a
 final status. *Dispatch*: sending a job upstream. *Observation*: what the upstream says of a job, by whatever mouth.
 *Webhook*: a message from Apiframe, inbound only; a *Receipt* is one of them, as kept. *Reconcile*: asking instead of being
-told. *Event*: a numbered, immutable fact that subscribers may read. *Callback*: the URL a caller put on its own submission.
-*Lease*: a claim with an end. *Nudge*: a NOTIFY.
+told. *Event*: a numbered, immutable fact that subscribers may read. *Subscription*: a subscriber's standing request.
+*Delivery*: the duty to tell it of one event; an *Attempt* is one HTTP try. *Callback*: the URL a caller put on its own
+submission. *Lease*: a claim with an end. *Nudge*: a NOTIFY.
 """

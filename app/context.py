@@ -62,6 +62,7 @@ class Context:
         self.introduction: asyncio.Task[bool] | None = None  # asking how the upstream spells what we are to send
         self.introductions_failed = 0
         self.failures: Counter[str] = Counter()  # submissions in a row without a clear answer, by upstream key
+        self.in_hand: Counter[tuple[bool, str]] = Counter()  # deliveries being made, by lane and target
 
     def now(self) -> datetime:
         """The time by the clock that was handed in."""

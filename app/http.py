@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from app.auth import Caller, KeyRing
 from app.context import Context
-from app.errors import TooLarge
+from app.errors import Invalid, TooLarge
 
 
 def context(request: Request) -> Context:
@@ -42,6 +42,17 @@ async def read_body(request: Request, *, largest: int) -> bytes:
             raise TooLarge(f"The body may have at most {largest:,} bytes")
         parts.append(part)
     return b"".join(parts)
+
+
+async def read_object(request: Request, *, largest: int) -> dict[str, Any]:
+    """The body as a JSON object, an empty one where there is no body; raises Invalid for anything else."""
+    raw = await read_body(request, largest=largest)
+    try:
+        return msgspec.json.decode(raw, type=dict[str, Any]) if raw else {}
+    except msgspec.ValidationError as error:
+        raise Invalid(f"The body must be a JSON object: {error}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise Invalid("The body is not valid JSON") from None
 
 
 def json_response(body: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

@@ -25,6 +25,7 @@ from app.auth import KeyRing
 from app.config import Settings, load_settings
 from app.context import Context, open_context
 from app.db import OUTAGES, is_outage
+from app.deliveries import api as deliveries
 from app.errors import ApiError, Unavailable
 from app.events import api as events
 from app.events.tail import Tail
@@ -55,6 +56,21 @@ ROUTES: Final[tuple[tuple[str, str, Handler], ...]] = (
     ("GET", "/v1/events", events.list_events),
     ("GET", "/v1/events/stream", events.stream_events),
     ("POST", "/v1/events/tickets", events.create_ticket),
+    ("POST", "/v1/subscriptions", deliveries.create_subscription),
+    ("GET", "/v1/subscriptions", deliveries.list_subscriptions),
+    ("GET", "/v1/subscriptions/{subscription_id}", deliveries.get_subscription),
+    ("PATCH", "/v1/subscriptions/{subscription_id}", deliveries.change_subscription),
+    ("DELETE", "/v1/subscriptions/{subscription_id}", deliveries.delete_subscription),
+    ("POST", "/v1/subscriptions/{subscription_id}/enable", deliveries.enable_subscription),
+    ("POST", "/v1/subscriptions/{subscription_id}/rotate-secret", deliveries.rotate_secret),
+    ("POST", "/v1/subscriptions/{subscription_id}/test", deliveries.try_subscription),
+    ("GET", "/v1/subscriptions/{subscription_id}/deliveries", deliveries.list_deliveries),
+    ("POST", "/v1/subscriptions/{subscription_id}/replay", deliveries.replay_subscription),
+    ("GET", "/v1/replays/{replay_id}", deliveries.get_replay),
+    ("POST", "/v1/replays/{replay_id}/abort", deliveries.abort_replay),
+    ("GET", "/v1/deliveries/{delivery_id}", deliveries.get_delivery),
+    ("POST", "/v1/deliveries/{delivery_id}/redeliver", deliveries.redeliver),
+    ("GET", "/v1/undelivered", deliveries.list_undelivered),
     ("GET", "/v1/status", ops.get_status),
     ("POST", WEBHOOK_PATH, webhooks.receive_webhook),
     ("GET", "/healthz", ops.healthz),

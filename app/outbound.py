@@ -138,6 +138,16 @@ class Outbound:
             refused=refused,
         )
 
+    async def refusal(self, url: str) -> str | None:
+        """Why a URL must not be called, as its name resolves now; None: it may be, or its name does not resolve yet."""
+        try:
+            await self._guard.resolve(self._targets.check(url).raw_host or "")
+        except TargetRefused as refused:
+            return str(refused)
+        except OSError:
+            return None
+        return None
+
     async def close(self) -> None:
         """Close the connections; nothing can be called afterwards."""
         if self._opened is not None:

@@ -8,14 +8,14 @@ from typing import Final
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.models import Base
+from app.models.tables import METADATA
 
 DAYS_AHEAD: Final = 14
 ALARM_DAYS: Final = 3
 DROP_WAIT_SECONDS: Final = 2
 
 TABLES: Final = tuple(
-    sorted(name for name, table in Base.metadata.tables.items() if table.dialect_options["postgresql"]["partition_by"])
+    sorted(name for name, table in METADATA.tables.items() if table.dialect_options["postgresql"]["partition_by"])
 )
 
 

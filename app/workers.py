@@ -10,6 +10,7 @@ from typing import Final
 
 from app import partitions
 from app.context import Context
+from app.deliveries import deliver, replay
 from app.jobs import dispatch, durations, expire, reconcile, upstream
 from app.loop import keep_running
 from app.ops import pruning
@@ -32,6 +33,8 @@ async def _ensure_partitions(ctx: Context) -> int:
 
 LOOPS: Final = (
     Loop("dispatch", dispatch.start_once, topics=("dispatch",)),
+    Loop("deliver", deliver.start_once, topics=("deliver",)),
+    Loop("replay", replay.run_once, every_seconds=1, topics=("replay",)),
     Loop("reconcile", reconcile.start_once, topics=("poll",)),
     Loop("expire", expire.run_once, every_seconds=60),
     Loop("durations", durations.refresh_once, every_seconds=60),

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, text
 
 from app.config import load_settings
 from app.context import open_database
-from app.models import Base
+from app.models.tables import METADATA
 from app.partitions import TABLES
 
 
@@ -22,7 +22,7 @@ def is_ours(name: str | None, kind: NameFilterType, _parents: NameFilterParentNa
 
 def migrate(connection: Connection) -> None:
     """Run in the caller's transaction, one process after the other."""
-    context.configure(connection=connection, target_metadata=Base.metadata, include_name=is_ours)
+    context.configure(connection=connection, target_metadata=METADATA, include_name=is_ours)
     with context.begin_transaction():
         connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('framehook migrations'))"))
         context.run_migrations()
@@ -35,7 +35,7 @@ async def migrate_by_settings() -> None:
 
 
 if context.is_offline_mode():
-    context.configure(dialect_name="postgresql", target_metadata=Base.metadata, literal_binds=True)
+    context.configure(dialect_name="postgresql", target_metadata=METADATA, literal_binds=True)
     with context.begin_transaction():
         context.run_migrations()
 elif handed_over := context.config.attributes.get("connection"):

@@ -9,6 +9,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -39,8 +40,19 @@ def settings_for(database_url: str, simulator: RunningSimulator, **settings: Any
         "sweep_seconds": 0.5,
         "upstream_timeout_seconds": 5.0,
         "pool_size": 5,
+        "allowed_targets": "127.0.0.0/8",  # where the tests' receivers are
     }
     return load_settings(_env_file=None, **values | settings)
+
+
+class FrozenClock:
+    """A clock that only the test moves."""
+
+    def __init__(self) -> None:
+        self.time = datetime.now(UTC)
+
+    def now(self) -> datetime:
+        return self.time
 
 
 @dataclass(frozen=True)
@@ -186,9 +198,9 @@ class HeldJob:
         return json.dumps({"event": event, "jobId": self.upstream_id} | fields).encode()
 
 
-async def held_job(service: Service, simulator: RunningSimulator, **headers: str) -> HeldJob:
+async def held_job(service: Service, simulator: RunningSimulator, *, body: Any = None, **headers: str) -> HeldJob:
     """Submit to a simulator that knows both spellings and holds its jobs; return when it has the job, answered or not."""
-    job_id = await service.caller.accepted(**headers)
+    job_id = await service.caller.accepted(body, **headers)
 
     async def look() -> list[dict[str, Any]]:
         jobs = (await asyncio.to_thread(simulator.ask, "books?part=jobs"))["jobs"]

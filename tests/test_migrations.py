@@ -17,7 +17,7 @@ from sqlalchemy import Connection, text
 
 from app import migrate
 from app.db import Database
-from app.models import Base
+from app.models.tables import METADATA
 from app.partitions import TABLES
 from app.simulator.server import RunningSimulator
 from tests.harness import running_service, settings_for
@@ -39,7 +39,7 @@ def differences(connection: Connection) -> list[Any]:
         return kind != "table" or not any((name or "").startswith(f"{table}_2") for table in TABLES)
 
     options = {"compare_type": True, "compare_server_default": True, "include_name": is_no_partition}
-    found: list[Any] = compare_metadata(MigrationContext.configure(connection, opts=options), Base.metadata)
+    found: list[Any] = compare_metadata(MigrationContext.configure(connection, opts=options), METADATA)
     return found
 
 
@@ -98,7 +98,7 @@ async def test_up_down_and_up_again_comes_to_the_same_schema(empty: Database) ->
     await migrate.upgrade(empty)
     first = await fingerprint(empty)
     assert await migrate.current_revision(empty) == migrate.newest_revision()
-    assert {table.name for table in Base.metadata.sorted_tables} <= await names_of(empty, "rp")
+    assert {table.name for table in METADATA.sorted_tables} <= await names_of(empty, "rp")
 
     await migrate.downgrade(empty, "base")
     assert await names_of(empty, "rpiS") <= {"alembic_version", "alembic_version_pkc"}

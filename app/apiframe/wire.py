@@ -11,7 +11,7 @@ from uuid import UUID
 
 import msgspec
 
-from app.models import STATUSES, Status
+from app.models.jobs import STATUSES, Status
 
 Source = Literal["submit", "webhook", "poll", "framehook"]
 """By whose mouth: the submit answer, a webhook, a poll, or our own conclusion."""

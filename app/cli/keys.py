@@ -15,7 +15,7 @@ from app.cli.terminal import AsJson, day, out, plain, read_settings, run
 from app.config import Settings
 from app.context import open_context
 from app.errors import StartupError
-from app.models import SCOPES
+from app.models.teams import SCOPES
 from app.teams import keys as team_keys
 
 keys = typer.Typer(name="keys", help="Make, list and revoke API keys.", no_args_is_help=True)

@@ -10,6 +10,7 @@ from app import serving
 from app.cli import running
 from app.cli.jobs import jobs
 from app.cli.keys import keys
+from app.cli.subscriptions import subscriptions
 from app.db import OUTAGES, is_outage
 from app.errors import ApiError, StartupError
 
@@ -25,7 +26,7 @@ for command in (
     *(running.demo, running.simulate, running.faults),
 ):
     app.command()(command)
-for group in (keys, jobs):
+for group in (keys, jobs, subscriptions):
     app.add_typer(group)
 
 

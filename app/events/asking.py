@@ -9,7 +9,7 @@ from typing import Final
 from starlette.requests import Request
 
 from app.errors import Invalid
-from app.models import EVENT_TYPES
+from app.models.events import EVENT_TYPES
 
 LATEST: Final = "latest"
 """In place of a cursor: from now on."""
@@ -87,14 +87,15 @@ def _read_types(text: str | None, faults: dict[str, list[str]]) -> tuple[str, ..
     if text is None:
         return None
     patterns = [pattern.strip() for pattern in text.split(",")]
-    if unknown := [pattern for pattern in patterns if not _is_pattern(pattern)]:
+    if unknown := [pattern for pattern in patterns if not is_pattern(pattern)]:
         faults["types"] = [f"Neither a type of event nor a pattern such as job.*: {', '.join(unknown)[:200]}"]
     if "*" in patterns:
         return None
     return tuple(known for known in EVENT_TYPES if known in patterns or f"{known.partition('.')[0]}.*" in patterns)
 
 
-def _is_pattern(text: str) -> bool:
+def is_pattern(text: str) -> bool:
+    """Whether this is a type of event, or a pattern such as `job.*` or `*`."""
     word, _, rest = text.partition(".")
     return text == "*" or text in EVENT_TYPES or (rest == "*" and word in KINDS)
 

@@ -23,7 +23,7 @@ from app.errors import Forbidden, Unauthenticated
 from app.events.feed import EventFilter
 from app.events.tail import Stretch, Tail, Told
 from app.http import context
-from app.models import FINAL
+from app.models.jobs import FINAL
 from app.notify import wait
 
 log = structlog.get_logger()

@@ -25,7 +25,7 @@ from app.jobs.queries import acceptance
 from app.jobs.queries.acceptance import NewJob
 from app.jobs.queries.steps import Step, insert_steps
 from app.jobs.submit import place
-from app.models import Status
+from app.models.jobs import Status
 
 log = structlog.get_logger()
 

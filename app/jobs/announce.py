@@ -1,4 +1,4 @@
-"""Tell subscribers what became of jobs: by events, appended in the transaction that changes the jobs, as its last act."""
+"""Tell subscribers what became of jobs: by events, published in the transaction that changes the jobs, as its last act."""
 
 from __future__ import annotations
 
@@ -8,35 +8,28 @@ from typing import Any
 
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
-from uuid_utils.compat import uuid7
 
 from app.clock import timestamp
 from app.context import Context
 from app.db import AnyRow
-from app.events.queries import NewEvent, append
+from app.deliveries.filters import Facts
+from app.deliveries.publish import Callback, News, publish
 from app.jobs.observe import Observed
 from app.jobs.reading import shape_job
 from app.jobs.states import JobState
 
 
 async def announce(ctx: Context, tx: AsyncConnection, observed: Iterable[Observed]) -> None:
-    """Append the events of observations. The last statement of the transaction that observed them."""
+    """Publish what observations made true. The last statements of the transaction that observed them."""
     now = ctx.now()
-    await append(
-        tx,
-        [
-            _event(fact, one.job, _shape(one.job, one.after, now), now)
-            for one in observed
-            for fact in one.facts
-            if one.job
-        ],
-    )
+    told = [(fact, one.job, one.after) for one in observed for fact in one.facts if one.job is not None]
+    await publish(ctx, tx, [_news(fact, job, _shape(job, state, now)) for fact, job, state in told])
 
 
 async def announce_accepted(ctx: Context, tx: AsyncConnection, jobs: Sequence[AnyRow]) -> None:
-    """Append the events of jobs that were just accepted. The last statement of that transaction."""
+    """Publish that jobs were accepted. The last statements of that transaction."""
     now = ctx.now()
-    await append(tx, [_event("job.queued", job, shape_job(job, now), now) for job in jobs])
+    await publish(ctx, tx, [_news("job.queued", job, shape_job(job, now)) for job in jobs])
 
 
 def _shape(job: AnyRow, state: JobState, now: datetime) -> dict[str, Any]:
@@ -52,6 +45,14 @@ def _shape(job: AnyRow, state: JobState, now: datetime) -> dict[str, Any]:
     }
 
 
-def _event(type_: str, job: AnyRow, shown: dict[str, Any], now: datetime) -> NewEvent:
-    data = msgspec.json.encode(shown).decode()
-    return NewEvent(id=uuid7(), at=now, type=type_, team_id=job.team_id, job_id=job.id, data=data)
+def _news(kind: str, job: AnyRow, shown: dict[str, Any]) -> News:
+    metadata = msgspec.json.decode(job.metadata) if job.metadata else None
+    facts = Facts(type=kind, team_id=job.team_id, operation=job.operation, model=job.model, metadata=metadata)
+    return News(facts=facts, job_id=job.id, data=shown, callback=_callback(job))
+
+
+def _callback(job: AnyRow) -> Callback | None:
+    """Where the job's caller wants to be told; not of a job that it was refused."""
+    if job.callback is None or job.is_refused:
+        return None
+    return Callback(url=job.callback["url"], events=job.callback["events"], key_id=job.key_id)

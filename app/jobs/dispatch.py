@@ -35,7 +35,7 @@ from app.jobs.queries.steps import Step, insert_steps
 from app.jobs.refusals import Fate, error_code, fate_of
 from app.jobs.schedule import OUT_OF_CREDITS_SECONDS, PAUSE_SECONDS, retry_seconds
 from app.jobs.upstream import is_introduced
-from app.models import Status
+from app.models.jobs import Status
 
 log = structlog.get_logger()
 

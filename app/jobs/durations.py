@@ -9,7 +9,7 @@ from sqlalchemy import text
 
 from app.context import Context
 from app.jobs.queries import expiry
-from app.models import DURATION_IS_KNOWN
+from app.models.jobs import DURATION_IS_KNOWN
 
 log = structlog.get_logger()
 

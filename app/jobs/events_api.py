@@ -18,7 +18,7 @@ from app.events.tickets import identify_by
 from app.http import caller, context, json_response
 from app.jobs.queries import reading
 from app.jobs.reading import parse_id
-from app.models import FINAL
+from app.models.jobs import FINAL
 
 
 async def list_job_events(request: Request) -> Response:

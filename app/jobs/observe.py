@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.apiframe.wire import Observation
 from app.context import Context
 from app.db import AnyRow
+from app.deliveries.publish import TOPICS
 from app.jobs.queries import door
 from app.jobs.queries.steps import Step, insert_steps
 from app.jobs.schedule import Expected, expected_of, poll_seconds
@@ -229,5 +230,5 @@ def topics(observed: Iterable[Observed]) -> set[str]:
     """Whom to nudge after the commit: the jobs' waiters, readers of events, and the Dispatcher where a slot became free."""
     changed = [one for one in observed if one.after != one.before]
     freed = {"dispatch"} if any(one.ended for one in changed) else set[str]()
-    told = {"events"} if any(one.facts for one in changed) else set[str]()
+    told = set(TOPICS) if any(one.facts for one in changed) else set[str]()
     return {f"job:{one.seen.job_id}" for one in changed} | freed | told

@@ -18,7 +18,7 @@ from app.context import Context
 from app.db import AnyRow
 from app.errors import Forbidden, Invalid, NotFound
 from app.jobs.queries import reading
-from app.models import FINAL, STATUSES
+from app.models.jobs import FINAL, STATUSES
 from app.notify import wait
 from app.paging import Cursor
 
@@ -189,7 +189,7 @@ def shape_job(row: AnyRow, now: datetime) -> dict[str, Any]:
         "error": row.error,
         "errorCode": row.error_code,
         "creditCost": row.credit_cost,
-        "webhookStatus": "pending" if row.has_callback else None,
+        "webhookStatus": row.webhook_status,
         "createdAt": timestamp(row.created_at),
         "completedAt": timestamp(row.completed_at) if row.completed_at else None,
         "expired": row.status == "COMPLETED" and now - row.completed_at > FILES_KEPT,

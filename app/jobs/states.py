@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Final, Literal
 
 from app.apiframe.wire import Observation
-from app.models import FINAL, Status
+from app.models.jobs import FINAL, Status
 
 Outcome = Literal["applied", "nothing new", "after the end", "other job", "names no job"]
 

@@ -19,12 +19,13 @@ from app.apiframe import catalog
 from app.auth import Caller
 from app.context import Context
 from app.db import sqlstate
+from app.deliveries.publish import TOPICS
 from app.errors import Conflict, Invalid, Refused
 from app.jobs import dispatch
 from app.jobs.announce import announce_accepted
 from app.jobs.queries import acceptance
 from app.jobs.queries.acceptance import NewJob
-from app.models import Status
+from app.models.jobs import Status
 from app.targets import Targets
 
 log = structlog.get_logger()
@@ -106,7 +107,7 @@ async def _accept(ctx: Context, job: NewJob) -> Accepted:
 
 async def _send(ctx: Context, job: NewJob) -> Status:
     log.info("job.submitted", job=str(job.id), team=str(job.team_id), operation=job.operation, model=job.model)
-    ctx.notify.nudge(["events"])
+    ctx.notify.nudge(TOPICS)
     if not job.refusable:
         ctx.notify.nudge(["dispatch"])
         return "QUEUED"

@@ -10,7 +10,7 @@ import structlog
 from app import partitions
 from app.context import Context
 from app.events.queries import forget_days, list_forgotten_days
-from app.models import Event
+from app.models.events import Event
 
 log = structlog.get_logger()
 

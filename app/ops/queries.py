@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db import AnyRow
 from app.jobs.queries.reading import JOB_COLUMNS, OVERDUE
-from app.models import IN_FLIGHT
+from app.models.jobs import IN_FLIGHT
 
 
 async def find_traced_job(

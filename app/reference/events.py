@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from app.models import EVENT_TYPES
+from app.models.events import EVENT_TYPES
 from app.reference.shapes import JOB_ID, TEXT, TIME, Route, answer, failure, header, query, record, ref
 
 TAG: Final = "events"

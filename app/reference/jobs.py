@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from app.models import STATUSES
+from app.models.jobs import STATUSES
 from app.reference.shapes import (
     COUNT,
     JOB_ID,

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
 from app.auth import key_hash
-from app.models import SCOPES
+from app.models.teams import SCOPES
 
 PREFIX: Final = "fh_live_"
 SHOWN: Final = len(PREFIX) + 6

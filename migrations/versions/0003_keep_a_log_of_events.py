@@ -13,7 +13,7 @@ depends_on = None
 
 TYPES = (
     "type IN ('job.queued', 'job.dispatched', 'job.processing', 'job.progress', 'job.completed', 'job.failed',"
-    " 'job.cancelled', 'job.archived', 'subscription.disabled', 'budget.threshold')"
+    " 'job.cancelled', 'job.archived', 'subscription.disabled', 'subscription.test', 'budget.threshold')"
 )
 
 

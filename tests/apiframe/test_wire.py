@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
 from app.apiframe.wire import Observation, observe_payload, read_json
-from app.models import STATUSES, Status
+from app.models.jobs import STATUSES, Status
 
 unhurried = settings(deadline=None)  # a busy machine is not a failure
 

@@ -21,7 +21,7 @@ from hypothesis.strategies import SearchStrategy
 
 from app.apiframe.wire import Observation
 from app.jobs.states import JobState, facts, judge
-from app.models import FINAL, STATUSES, Status
+from app.models.jobs import FINAL, STATUSES, Status
 
 unhurried = settings(deadline=None)  # a busy machine is not a failure
 

@@ -245,7 +245,7 @@ OWN_FIELDS_REFUSED: Final[dict[str, tuple[dict[str, Any], str]]] = {
 async def test_our_own_fields_are_checked_for_every_model(
     serve: Callable[..., Any], simulator: RunningSimulator
 ) -> None:
-    service = await serve(simulator, loops=False)
+    service = await serve(simulator, loops=False, allowed_targets="")
 
     for name, (fields, path) in OWN_FIELDS_REFUSED.items():
         for body in (FLUX, {"model": "midjourney"}):

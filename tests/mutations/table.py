@@ -137,7 +137,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         4,
-        "app/models.py",
+        "app/models/jobs.py",
         '"ambiguous_since IS NOT NULL AND status IN',
         '"upstream_id IS NOT NULL AND status IN',
         "a job of unknown fate holds no slot",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -13,7 +13,7 @@ from app.clock import SettableClock
 from app.jobs import breaker, dispatch
 from app.jobs.claim import claim_jobs
 from app.simulator.server import RunningSimulator
-from tests.harness import FLUX, Service, books, eventually, tell
+from tests.harness import FLUX, FrozenClock, Service, books, eventually, tell
 
 Serve = Callable[..., Any]
 Simulate = Callable[..., RunningSimulator]
@@ -33,16 +33,6 @@ async def key_of(service: Service) -> Any:
 
 def has_failed(times: int, key: Any) -> bool:
     return bool(key.failure_count == times)
-
-
-class FrozenClock:
-    """A clock that only the test moves."""
-
-    def __init__(self) -> None:
-        self.time = datetime.now(UTC)
-
-    def now(self) -> datetime:
-        return self.time
 
 
 async def open_breaker(service: Service, simulator: RunningSimulator) -> None:

@@ -16,7 +16,7 @@ from app.apiframe.signature import webhook_url
 from app.clock import SettableClock
 from app.jobs import dispatch, expire, reconcile
 from app.jobs.schedule import AMBIGUOUS_WINDOW
-from app.models import FINAL
+from app.models.jobs import FINAL
 from app.simulator.server import RunningSimulator
 from app.webhooks.receive import apply, read_webhook
 from tests.harness import (

@@ -12,7 +12,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from app.models import SCOPES
+from app.models.teams import SCOPES
 from app.simulator.server import RunningSimulator
 from app.teams.keys import NewKey, check_scopes, create_key, list_keys, revoke_key
 from tests.harness import Service, eventually, refused

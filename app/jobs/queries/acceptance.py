@@ -13,7 +13,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db import AnyRow
-from app.jobs.queries.reading import JOB_COLUMNS
+from app.jobs.queries.reading import ANNOUNCED_COLUMNS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +129,7 @@ _INSERT_JOBS: Final = text(
     ) AS new (id, team_id, key_id, operation, model, body, metadata, priority, callback, idempotency_key, account,
         created_at, dispatch_at, refusable, retry_of)
     ON CONFLICT (id) DO NOTHING
-    RETURNING {JOB_COLUMNS}, team_id
+    RETURNING {ANNOUNCED_COLUMNS}
     """  # noqa: S608 - the only part put in is a constant of ours
 )
 

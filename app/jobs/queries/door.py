@@ -12,7 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db import AnyRow
-from app.jobs.queries.reading import JOB_COLUMNS
+from app.jobs.queries.reading import ANNOUNCED_COLUMNS
 from app.jobs.states import JobState
 
 
@@ -103,7 +103,7 @@ _UPDATE_OBSERVED: Final = text(
         WHERE jobs.id = seen.id
         RETURNING jobs.*
     )
-    SELECT {JOB_COLUMNS}, team_id FROM written
+    SELECT {ANNOUNCED_COLUMNS} FROM written
     """  # noqa: S608 - the only part put in is a constant of ours
 )
 

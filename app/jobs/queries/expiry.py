@@ -11,7 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db import AnyRow
-from app.models import IN_FLIGHT
+from app.models.jobs import IN_FLIGHT
 
 
 async def list_hopeless(

@@ -14,8 +14,16 @@ from app.db import AnyRow
 from app.paging import Cursor
 
 JOB_COLUMNS: Final = """id, operation, model, status, progress, error, error_code, credit_cost, created_at, completed_at,
-    retry_of, CAST(result AS text), CAST(input AS text), CAST(metadata AS text), callback IS NOT NULL AS has_callback"""
-"""What the job object is made of. JSON columns come as text."""
+    retry_of, CAST(result AS text), CAST(input AS text), CAST(metadata AS text),
+    CASE WHEN callback IS NOT NULL THEN coalesce((
+        SELECT CASE told WHEN 'delivered' THEN told WHEN 'pending' THEN told ELSE 'failed' END
+        FROM (SELECT job_id AS told_of, status AS told, id AS told_by, event_type, callback_url FROM deliveries) AS callbacks
+        WHERE told_of = id AND callback_url IS NOT NULL AND event_type <> 'job.progress' ORDER BY told_by DESC LIMIT 1
+    ), 'pending') END AS webhook_status"""
+"""What the job object is made of. JSON columns come as text. The job's table may go by any name, so `id` stands alone."""
+
+ANNOUNCED_COLUMNS: Final = f"{JOB_COLUMNS}, team_id, key_id, callback, refusal IS NOT NULL AS is_refused"
+"""What subscribers are told of, and by which rules."""
 
 OVERDUE: Final = "overdue_at <= :now AND completed_at IS NULL"
 """Which jobs take longer than they should; the first half is what the index on them needs."""

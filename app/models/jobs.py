@@ -1,108 +1,43 @@
-"""Every table on one page. Keys are UUIDv7, times are timestamptz, enumerations are text with a CHECK."""
+"""Jobs and what is known of the upstream that runs them."""
 
 from __future__ import annotations
 
-from datetime import date, datetime
-from typing import Any, ClassVar, Final, Literal
+from datetime import datetime
+from typing import Any, Final, Literal
 from uuid import UUID
 
 from sqlalchemy import (
-    BigInteger,
     CheckConstraint,
-    DateTime,
     ForeignKey,
     Index,
-    LargeBinary,
-    MetaData,
     PrimaryKeyConstraint,
-    Sequence,
     SmallInteger,
-    Text,
     text,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.models.schema import Base, one_of
 
 Status = Literal["QUEUED", "PROCESSING", "COMPLETED", "FAILED", "CANCELLED"]
 """The upstream's five; there is no sixth."""
 
 STATUSES: Final[tuple[Status, ...]] = ("QUEUED", "PROCESSING", "COMPLETED", "FAILED", "CANCELLED")
 FINAL: Final[frozenset[Status]] = frozenset({"COMPLETED", "FAILED", "CANCELLED"})
-SCOPES: Final = ("submit", "read", "subscribe", "ops", "admin")
 
 IN_FLIGHT: Final = "ambiguous_since IS NOT NULL AND status IN ('QUEUED', 'PROCESSING')"
 """What holds a slot: sent, perhaps accepted, not known to be over. Slots are counted from rows and so cannot leak."""
 
-
 DURATION_IS_KNOWN: Final = "status = 'COMPLETED' AND accepted_at IS NOT NULL"
 """Which jobs say how long their model takes."""
 
-EVENT_TYPES: Final = (
-    *("job.queued", "job.dispatched", "job.processing", "job.progress", "job.completed", "job.failed", "job.cancelled"),
-    *("job.archived", "subscription.disabled", "budget.threshold"),
-)
-
 STEP_KINDS: Final = ("dispatch", "transition", "poll", "action")
-
-
-def _one_of(column: str, values: tuple[str, ...]) -> str:
-    return f"{column} IN ({', '.join(repr(value) for value in values)})"
-
-
-class Base(DeclarativeBase):
-    """Names constraints alike everywhere, so that migrations can name them too."""
-
-    metadata = MetaData(
-        naming_convention={
-            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-            "ck": "ck_%(table_name)s_%(constraint_name)s",
-            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
-            "pk": "pk_%(table_name)s",
-        }
-    )
-    type_annotation_map: ClassVar[dict[Any, Any]] = {
-        datetime: DateTime(timezone=True),
-        str: Text(),
-        bytes: LargeBinary(),
-        dict[str, Any]: JSONB(),
-        list[str]: ARRAY(Text()),
-    }
-
-
-class Team(Base):
-    """Who shares jobs with whom."""
-
-    __tablename__ = "teams"
-
-    id: Mapped[UUID] = mapped_column(primary_key=True)
-    name: Mapped[str] = mapped_column(unique=True)
-    created_at: Mapped[datetime]
-    paused_at: Mapped[datetime | None]  # an operator stopped dispatch for this team; acceptance goes on
-
-
-class ApiKey(Base):
-    """A caller's key. Only its SHA-256 is kept, which is also the secret that its callbacks are signed with."""
-
-    __tablename__ = "api_keys"
-
-    id: Mapped[UUID] = mapped_column(primary_key=True)
-    team_id: Mapped[UUID] = mapped_column(ForeignKey("teams.id"), index=True)
-    name: Mapped[str]
-    key_hash: Mapped[bytes] = mapped_column(unique=True)
-    prefix: Mapped[str]
-    scopes: Mapped[list[str]]
-    created_at: Mapped[datetime]
-    expires_at: Mapped[datetime | None]
-    revoked_at: Mapped[datetime | None]
-    last_used_at: Mapped[datetime | None]
 
 
 class UpstreamAccount(Base):
     """What we know of the account at one upstream address. Its row's lock is what makes the counting of slots exact."""
 
     __tablename__ = "upstream_accounts"
-    __table_args__ = (CheckConstraint(_one_of("webhook_field", ("webhook_url", "webhookUrl")), name="webhook_field"),)
+    __table_args__ = (CheckConstraint(one_of("webhook_field", ("webhook_url", "webhookUrl")), name="webhook_field"),)
 
     id: Mapped[str] = mapped_column(primary_key=True)  # the address: host and port
     cap: Mapped[int | None]  # maxConcurrentJobs, as GET /v2/me last said
@@ -153,8 +88,8 @@ class Job(Base):
 
     __tablename__ = "jobs"
     __table_args__ = (
-        CheckConstraint(_one_of("status", STATUSES), name="status"),
-        CheckConstraint(_one_of("concluded_by", ("upstream", "framehook")), name="concluded_by"),
+        CheckConstraint(one_of("status", STATUSES), name="status"),
+        CheckConstraint(one_of("concluded_by", ("upstream", "framehook")), name="concluded_by"),
         CheckConstraint("(status IN ('QUEUED', 'PROCESSING')) = (completed_at IS NULL)", name="completed_at"),
         CheckConstraint("completed_at IS NULL OR dispatch_at IS NULL", name="over_is_not_sent"),
         Index("ix_jobs_team_history", "team_id", "created_at", "id"),
@@ -245,48 +180,13 @@ class IdempotencyKey(Base):
     created_at: Mapped[datetime]
 
 
-class Receipt(Base):
-    """One webhook as kept. The same bytes are applied to a job once; unapplied ones shadow nothing."""
-
-    __tablename__ = "receipts"
-    __table_args__ = (
-        CheckConstraint(_one_of("signature", ("valid", "wrong", "absent")), name="signature"),
-        Index("uq_receipts_applied", "job_id", "digest", unique=True, postgresql_where=text("applied")),
-        Index("ix_receipts_job", "job_id", "received_at"),
-    )
-
-    id: Mapped[UUID] = mapped_column(primary_key=True)
-    job_id: Mapped[UUID]
-    received_at: Mapped[datetime]
-    digest: Mapped[bytes]
-    signature: Mapped[str]
-    event: Mapped[str | None]
-    applied: Mapped[bool]
-    outcome: Mapped[str]  # what the door or the check said, e.g. "applied", "other job", "hint"
-
-
-class ReceiptBody(Base):
-    """The raw bytes of a receipt, partitioned by day so that retention drops whole tables."""
-
-    __tablename__ = "receipt_bodies"
-    __table_args__ = (
-        PrimaryKeyConstraint("receipt_id", "received_at"),
-        {"postgresql_partition_by": "RANGE (received_at)"},
-    )
-
-    receipt_id: Mapped[UUID]
-    received_at: Mapped[datetime]
-    headers: Mapped[dict[str, Any]]
-    body: Mapped[bytes]
-
-
 class Step(Base):
     """One thing that happened to a job, for its trace: an attempt to send it, a transition, somebody's action."""
 
     __tablename__ = "steps"
     __table_args__ = (
         PrimaryKeyConstraint("job_id", "at", "id"),
-        CheckConstraint(_one_of("kind", STEP_KINDS), name="kind"),
+        CheckConstraint(one_of("kind", STEP_KINDS), name="kind"),
         {"postgresql_partition_by": "RANGE (at)"},
     )
 
@@ -296,48 +196,3 @@ class Step(Base):
     kind: Mapped[str]
     source: Mapped[str]  # who said or did it: submit, webhook, poll, framehook, or the name of a key
     data: Mapped[dict[str, Any]]
-
-
-class Event(Base):
-    """A numbered, immutable fact that subscribers may read. The numbers are in the order of commits (see `events`)."""
-
-    __tablename__ = "events"
-    __table_args__ = (
-        PrimaryKeyConstraint("id", "at"),
-        CheckConstraint(_one_of("type", EVENT_TYPES), name="type"),
-        Index("ix_events_sequence", "sequence"),
-        Index("ix_events_team", "team_id", "sequence"),
-        Index("ix_events_job", "job_id", "sequence"),
-        {"postgresql_partition_by": "RANGE (at)"},
-    )
-
-    id: Mapped[UUID]
-    at: Mapped[datetime]
-    sequence: Mapped[int] = mapped_column(BigInteger)
-    type: Mapped[str]
-    team_id: Mapped[UUID]
-    job_id: Mapped[UUID | None]
-    data: Mapped[dict[str, Any]]
-
-
-EVENT_NUMBERS: Final = Sequence("event_numbers", metadata=Base.metadata)
-"""Numbers that a rollback leaves unused are gaps in the counting, never in what a reader is shown."""
-
-
-class ForgottenEventDay(Base):
-    """A day of events past retention, and the last number in it: cursors before that number are refused from then on."""
-
-    __tablename__ = "forgotten_event_days"
-
-    day: Mapped[date] = mapped_column(primary_key=True)
-    last_sequence: Mapped[int] = mapped_column(BigInteger)
-    forgotten_at: Mapped[datetime]
-
-
-class Secret(Base):
-    """A secret that all processes must agree on and nobody set: made once, by whoever comes first."""
-
-    __tablename__ = "secrets"
-    name: Mapped[str] = mapped_column(primary_key=True)
-    value: Mapped[bytes]
-    created_at: Mapped[datetime]

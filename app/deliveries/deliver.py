@@ -1,0 +1,225 @@
+"""Make deliveries: claim what is due, sign and POST with no transaction open, record the attempts.
+
+A delivery is made again until its record says that it was made, so a crash in between repeats it with the same id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
+from uuid_utils.compat import uuid7
+
+from app.apiframe.callback import callback_body, callback_event, callback_headers
+from app.context import Context
+from app.db import AnyRow
+from app.deliveries import health
+from app.deliveries.claim import TIMEOUT_SECONDS, claim, give_back_place
+from app.deliveries.publish import DISABLED, TOPICS, publish
+from app.deliveries.queries import sending
+from app.deliveries.queries.sending import AttemptRow, Health, Outcome
+from app.deliveries.signing import signed_headers
+from app.deliveries.verdict import Verdict, judge
+from app.events.feed import shape_event
+from app.outbound import Reply
+
+log = structlog.get_logger()
+
+HIDDEN: Final = "***"
+"""What stands for the values of headers that a subscriber gave, which may be secrets."""
+
+PAST_RETENTION: Final = "the event is past its retention"
+SUPERSEDED: Final = "the job was over before its progress was told"
+
+SOON_SECONDS: Final = 60.0
+"""Attempts that are due within so long are waited for; later ones are found by the sweep."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sent:
+    """One try: the claimed delivery, when it began, what came back, and what that means."""
+
+    id: UUID
+    claimed: AnyRow
+    at: datetime
+    request_headers: Mapping[str, Any]
+    reply: Reply
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A claimed delivery that ends without an attempt."""
+
+    claimed: AnyRow
+    verdict: Verdict
+
+
+async def run_once(ctx: Context) -> int:
+    """Make what is due, and return how many deliveries that were, once all of them are recorded."""
+    tasks = await _start_claimed(ctx)
+    if tasks:
+        await asyncio.wait(tasks)
+    return len(tasks)
+
+
+async def start_once(ctx: Context) -> int:
+    """Like `run_once`, but leave the sending to itself: a receiver that hangs keeps nobody else waiting."""
+    return len(await _start_claimed(ctx))
+
+
+async def _start_claimed(ctx: Context) -> list[asyncio.Task[Sent | None]]:
+    return [ctx.start(deliver(ctx, claimed)) for claimed in await claim(ctx)]
+
+
+async def deliver(ctx: Context, claimed: AnyRow, *, once: bool = False) -> Sent | None:
+    """Make one claimed delivery and record it; None where it ended without being made. `once`: it is not made again."""
+    try:
+        if (verdict := _unsent(claimed, once=once)) is not None:
+            await ctx.batched(end, Ended(claimed, verdict))
+            return None
+        sent = await attempt(ctx, claimed, once=once)
+        if await ctx.batched(record, sent):
+            ctx.notify.nudge(TOPICS)
+    finally:
+        give_back_place(ctx, claimed)
+    _tell(ctx, sent)
+    return sent
+
+
+def _unsent(claimed: AnyRow, *, once: bool) -> Verdict | None:
+    """What becomes of a delivery that is not to be made after all."""
+    if claimed.data is None:
+        return Verdict("undelivered", PAST_RETENTION)
+    if claimed.disabled and not once:
+        return Verdict("undelivered", DISABLED)
+    if _is_progress(claimed) and claimed.job_is_over:
+        return Verdict("dropped", SUPERSEDED)
+    return None
+
+
+def _is_progress(claimed: AnyRow) -> bool:
+    """Whether it is a callback about progress, which is told once or not at all."""
+    return claimed.subscription_id is None and claimed.event_type == "job.progress"
+
+
+async def attempt(ctx: Context, claimed: AnyRow, *, once: bool = False) -> Sent:
+    """Sign and POST a claimed delivery, and judge what comes back. Nothing is recorded here."""
+    at = ctx.now()
+    body, headers = _callback(claimed) if claimed.subscription_id is None else _event(claimed, at)
+    own = {"content-type": "application/json", **headers}
+    given = claimed.headers or {}
+    reply = await ctx.http.post(claimed.url, body, {**given, **own}, timeout_seconds=TIMEOUT_SECONDS)
+    verdict = judge(
+        reply.status,
+        claimed.attempt_count,
+        random.random(),  # noqa: S311 - jitter, not a secret
+        retry_after=reply.retry_after_seconds,
+        once=once or _is_progress(claimed),
+    )
+    return Sent(
+        id=uuid7(),
+        claimed=claimed,
+        at=at,
+        request_headers=own | dict.fromkeys(given, HIDDEN),
+        reply=reply,
+        verdict=verdict,
+    )
+
+
+def _event(claimed: AnyRow, at: datetime) -> tuple[bytes, dict[str, str]]:
+    body = msgspec.json.encode(shape_event(claimed))
+    secrets = [claimed.secret]
+    if claimed.previous_secret is not None and claimed.previous_secret_until > at:
+        secrets.append(claimed.previous_secret)
+    return body, signed_headers(claimed.event_id, at, body, secrets)
+
+
+def _callback(claimed: AnyRow) -> tuple[bytes, dict[str, str]]:
+    event = callback_event(claimed.event_type)
+    assert event is not None, "a callback was made of an event that Apiframe does not have"
+    body = callback_body(event, msgspec.json.decode(claimed.data))
+    return body, callback_headers(event, body, bytes(claimed.key_hash))
+
+
+async def end(ctx: Context, tx: AsyncConnection, endings: Sequence[Ended]) -> list[None]:
+    """End deliveries without an attempt, those that are still under their leases."""
+    ours = await sending.lock_leased(tx, {one.claimed.delivery_id: one.claimed.lease_token for one in endings})
+    ended = [_outcome(one.claimed, one.verdict, ctx.now()) for one in endings if one.claimed.delivery_id in ours]
+    await sending.record_outcomes(tx, ended, ctx.now())
+    return [None] * len(endings)
+
+
+async def record(ctx: Context, tx: AsyncConnection, sent: Sequence[Sent]) -> list[bool]:
+    """Keep attempts, and what they mean for those deliveries that are still under their leases.
+
+    Answers whether anything was published by it: a subscription that was disabled. Safe to run again.
+    """
+    now = ctx.now()
+    rows = await sending.lock_subscriptions(tx, {one.claimed.subscription_id for one in sent} - {None})
+    ours = await sending.lock_leased(tx, {one.claimed.delivery_id: one.claimed.lease_token for one in sent})
+    counted = [one for one in sent if one.claimed.delivery_id in ours]
+    healths = _healths(rows, counted, now)
+    over = health.disabled(healths)
+    await sending.insert_attempts(tx, [_attempt(one, now) for one in sent])
+    await sending.record_outcomes(tx, [_outcome(one.claimed, one.verdict, now) for one in counted], now)
+    await sending.record_health(tx, list(healths.values()), now)
+    if over:
+        await sending.end_pending(tx, list(over), DISABLED, now)
+        await publish(ctx, tx, [health.disabled_news(rows[each], reason, now) for each, reason in over.items()])
+    return [bool(over)] * len(sent)
+
+
+def _healths(rows: Mapping[UUID, AnyRow], sent: Sequence[Sent], now: datetime) -> dict[UUID, Health]:
+    verdicts: dict[UUID, list[Verdict]] = {}
+    for one in sent:
+        if one.claimed.subscription_id in rows:
+            verdicts.setdefault(one.claimed.subscription_id, []).append(one.verdict)
+    found = {each: health.health_of(rows[each], said, now) for each, said in verdicts.items()}
+    return {each: one for each, one in found.items() if one is not None}
+
+
+def _outcome(claimed: AnyRow, verdict: Verdict, now: datetime) -> Outcome:
+    due_at = None if verdict.again_seconds is None else now + timedelta(seconds=verdict.again_seconds)
+    return Outcome(id=claimed.delivery_id, status=verdict.ended or "pending", reason=verdict.reason, due_at=due_at)
+
+
+def _attempt(sent: Sent, now: datetime) -> AttemptRow:
+    return AttemptRow(
+        id=sent.id,
+        delivery_id=sent.claimed.delivery_id,
+        at=sent.at,
+        number=sent.claimed.attempt_count,
+        seconds=round(sent.reply.seconds, 4),
+        status=sent.reply.status,
+        error=sent.reply.error,
+        address=sent.reply.address,
+        request_headers=sent.request_headers,
+        response_body=sent.reply.body,
+        next_at=_outcome(sent.claimed, sent.verdict, now).due_at,
+    )
+
+
+def _tell(ctx: Context, sent: Sent) -> None:
+    again = sent.verdict.again_seconds
+    if again is not None and again <= SOON_SECONDS:
+        asyncio.get_running_loop().call_later(again, ctx.notify.nudge, ["deliver"])
+    log.info(
+        "delivery.attempted",
+        delivery=str(sent.claimed.delivery_id),
+        event_id=str(sent.claimed.event_id),
+        event_type=sent.claimed.event_type,
+        attempt=sent.claimed.attempt_count,
+        status=sent.reply.status,
+        error=sent.reply.error,
+        seconds=round(sent.reply.seconds, 3),
+        outcome=sent.verdict.ended or "again",
+    )

@@ -1,0 +1,1 @@
+"""SQL of deliveries: publishing, sending, and what subscribers ask for."""

@@ -1,0 +1,215 @@
+"""SQL of what became of deliveries, and of making them again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.db import AnyRow
+
+_DELIVERY: Final = """d.id, d.event_id, d.event_type, d.event_at, d.team_id, d.job_id, d.subscription_id, d.callback_url,
+    d.created_at, d.status, d.reason, d.ended_at, d.due_at, d.attempt_count, d.lease_token IS NOT NULL AS is_leased"""
+
+_OF_TEAM: Final = "(CAST(:team_id AS uuid) IS NULL OR d.team_id = :team_id)"
+
+
+async def list_deliveries(
+    connection: AsyncConnection,
+    *,
+    team_id: UUID | None,
+    subscription_id: UUID | None = None,
+    status: str | None = None,
+    before: UUID | None,
+    limit: int,
+) -> Sequence[AnyRow]:
+    """Deliveries, newest first, older than the one that `before` names. None stands for any."""
+    conditions = {
+        "team_id": ("d.team_id = :team_id", team_id),
+        "subscription_id": ("d.subscription_id = :subscription_id", subscription_id),
+        "status": ("d.status = :status", status),
+        "before": ("d.id < :before", before),
+    }
+    wanted = {name: entry for name, entry in conditions.items() if entry[1] is not None}
+    where = " AND ".join(condition for condition, _ in wanted.values()) or "true"
+    statement = f"SELECT {_DELIVERY} FROM deliveries d WHERE {where} ORDER BY d.id DESC LIMIT :limit"  # noqa: S608
+    parameters = {name: value for name, (_, value) in wanted.items()}
+    return (await connection.execute(text(statement), parameters | {"limit": limit})).all()
+
+
+async def find_delivery(connection: AsyncConnection, team_id: UUID | None, delivery_id: UUID) -> AnyRow | None:
+    """A delivery of this team, or with None of any."""
+    return (await connection.execute(_FIND, {"id": delivery_id, "team_id": team_id})).one_or_none()
+
+
+_FIND: Final = text(
+    f"SELECT {_DELIVERY} FROM deliveries d WHERE d.id = :id AND {_OF_TEAM}"  # noqa: S608 - the parts are ours
+)
+
+
+async def list_attempts(connection: AsyncConnection, delivery_id: UUID, *, since: datetime) -> Sequence[AnyRow]:
+    """The attempts of a delivery, oldest first. `since` only spares the look into the partitions of earlier days."""
+    return (await connection.execute(_LIST_ATTEMPTS, {"id": delivery_id, "since": since})).all()
+
+
+_LIST_ATTEMPTS: Final = text(
+    """
+    SELECT at, number, seconds, status, error, address, request_headers, response_body, next_at
+    FROM attempts WHERE delivery_id = :id AND at >= :since ORDER BY at, id
+    """
+)
+
+_AGAIN: Final = """status = 'pending', reason = NULL, ended_at = NULL, due_at = :now, retrying = false,
+    attempt_count = 0, lease_token = NULL"""
+
+
+async def make_due(tx: AsyncConnection, delivery_ids: Sequence[UUID], now: datetime) -> int:
+    """Have these deliveries made again, from their first attempt; how many those were. Pending ones stay as they are."""
+    done = await tx.execute(
+        text(
+            f"""
+            WITH ended AS (
+                SELECT id FROM deliveries WHERE id = ANY(CAST(:ids AS uuid[])) AND due_at IS NULL ORDER BY id FOR UPDATE
+            )
+            UPDATE deliveries SET {_AGAIN} FROM ended WHERE deliveries.id = ended.id
+            """  # noqa: S608 - the part is ours
+        ),
+        {"ids": list(delivery_ids), "now": now},
+    )
+    return done.rowcount
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """When events happened: from a time on, and before another; None is open."""
+
+    begins_at: datetime | None
+    ends_at: datetime | None
+
+
+async def list_undelivered(
+    connection: AsyncConnection,
+    subscription_id: UUID,
+    span: Span,
+    *,
+    after: UUID | None,
+    limit: int,
+) -> list[UUID]:
+    """Deliveries of a subscription that ended without success, oldest first, of events between two times."""
+    rows = await connection.execute(
+        text(
+            """
+            SELECT id FROM deliveries
+            WHERE subscription_id = :subscription_id AND status = 'undelivered'
+                AND (CAST(:after AS uuid) IS NULL OR id > :after)
+                AND (CAST(:begins_at AS timestamptz) IS NULL OR event_at >= :begins_at)
+                AND (CAST(:ends_at AS timestamptz) IS NULL OR event_at < :ends_at)
+            ORDER BY id LIMIT :limit
+            """
+        ),
+        {
+            "subscription_id": subscription_id,
+            "after": after,
+            "begins_at": span.begins_at,
+            "ends_at": span.ends_at,
+            "limit": limit,
+        },
+    )
+    return [row.id for row in rows]
+
+
+async def list_matching(
+    connection: AsyncConnection,
+    subscription: AnyRow,
+    span: Span,
+    *,
+    after: int | None,
+    limit: int,
+) -> Sequence[AnyRow]:
+    """Events that a subscription wants, in order: by the same rules as `filters.matches`."""
+    parameters: dict[str, Any] = {
+        "after": after or 0,
+        "begins_at": span.begins_at,
+        "ends_at": span.ends_at,
+        "types": [pattern.replace("*", "%") for pattern in subscription.types],
+        "team_id": None if subscription.all_teams else subscription.team_id,
+        "operation": subscription.operation,
+        "model": subscription.model,
+        "metadata": msgspec.json.encode(subscription.metadata or {}).decode(),
+        "limit": limit,
+    }
+    return (await connection.execute(_LIST_MATCHING, parameters)).all()
+
+
+_LIST_MATCHING: Final = text(
+    """
+    SELECT sequence, id, at, type, team_id, job_id FROM events
+    WHERE sequence > :after AND type LIKE ANY(CAST(:types AS text[]))
+        AND (CAST(:begins_at AS timestamptz) IS NULL OR at >= :begins_at)
+        AND (CAST(:ends_at AS timestamptz) IS NULL OR at < :ends_at)
+        AND (CAST(:team_id AS uuid) IS NULL OR team_id = :team_id)
+        AND (CAST(:operation AS text) IS NULL OR data ->> 'operation' = :operation)
+        AND (CAST(:model AS text) IS NULL OR data ->> 'model' = :model)
+        AND (CAST(:metadata AS jsonb) = '{}' OR data -> 'metadata' @> CAST(:metadata AS jsonb))
+    ORDER BY sequence LIMIT :limit
+    """
+)
+
+
+async def upsert_due(
+    tx: AsyncConnection, subscription_id: UUID, events: Sequence[AnyRow], ids: Sequence[UUID], now: datetime
+) -> None:
+    """Have events delivered to a subscription, again where they were before. Pending deliveries stay as they are."""
+    if not events:
+        return
+    await tx.execute(
+        _UPSERT_DUE,
+        {
+            "now": now,
+            "subscription_id": subscription_id,
+            "ids": list(ids),
+            "event_ids": [event.id for event in events],
+            "event_ats": [event.at for event in events],
+            "event_types": [event.type for event in events],
+            "team_ids": [event.team_id for event in events],
+            "job_ids": [event.job_id for event in events],
+        },
+    )
+
+
+_UPSERT_DUE: Final = text(
+    f"""
+    INSERT INTO deliveries (id, event_id, event_at, event_type, team_id, job_id, subscription_id, target, created_at,
+        status, due_at)
+    SELECT id, event_id, event_at, event_type, team_id, job_id, CAST(:subscription_id AS uuid),
+        CAST(CAST(:subscription_id AS uuid) AS text), :now, 'pending', :now
+    FROM unnest(
+        CAST(:ids AS uuid[]), CAST(:event_ids AS uuid[]), CAST(:event_ats AS timestamptz[]),
+        CAST(:event_types AS text[]), CAST(:team_ids AS uuid[]), CAST(:job_ids AS uuid[])
+    ) AS new (id, event_id, event_at, event_type, team_id, job_id)
+    ORDER BY event_id
+    ON CONFLICT (subscription_id, event_id) WHERE subscription_id IS NOT NULL
+    DO UPDATE SET {_AGAIN} WHERE deliveries.due_at IS NULL
+    """  # noqa: S608 - the part is ours
+)
+
+
+async def delete_ended(tx: AsyncConnection, before: datetime, *, limit: int) -> int:
+    """Forget deliveries that ended and whose events are past retention; how many those were."""
+    done = await tx.execute(
+        text(
+            """
+            DELETE FROM deliveries WHERE id IN (
+                SELECT id FROM deliveries WHERE created_at < :before AND due_at IS NULL ORDER BY id LIMIT :limit
+            )
+            """
+        ),
+        {"before": before, "limit": limit},
+    )
+    return done.rowcount

@@ -1,0 +1,93 @@
+"""SQL of replays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.db import AnyRow
+
+_COLUMNS: Final = """r.id, r.subscription_id, r.created_at, r.undelivered_only, r.begins_at, r.ends_at, r.per_second,
+    r.total_count, r.done_count, r.after_sequence, r.after_delivery, r.status, r.due_at, r.ended_at"""
+
+
+async def insert_replay(tx: AsyncConnection, values: Mapping[str, Any]) -> None:
+    """Keep a new replay; `values` are its columns."""
+    places = ", ".join(f":{column}" for column in values)
+    await tx.execute(text(f"INSERT INTO replays ({', '.join(values)}) VALUES ({places})"), dict(values))  # noqa: S608
+
+
+async def find_replay(connection: AsyncConnection, team_id: UUID | None, replay_id: UUID) -> AnyRow | None:
+    """A replay of a subscription of this team, or with None of any."""
+    return (await connection.execute(_FIND, {"id": replay_id, "team_id": team_id})).one_or_none()
+
+
+_FIND: Final = text(
+    f"""
+    SELECT {_COLUMNS} FROM replays r JOIN subscriptions s ON s.id = r.subscription_id
+    WHERE r.id = :id AND (CAST(:team_id AS uuid) IS NULL OR s.team_id = :team_id)
+    """  # noqa: S608 - the part is ours
+)
+
+
+async def lock_due(tx: AsyncConnection, now: datetime) -> AnyRow | None:
+    """Lock a running replay whose next part is due, with what its subscription wants; None if there is none."""
+    return (await tx.execute(_LOCK_DUE, {"now": now})).one_or_none()
+
+
+_LOCK_DUE: Final = text(
+    f"""
+    SELECT {_COLUMNS}, s.team_id, s.all_teams, s.types, s.operation, s.model, s.metadata,
+        s.disabled_at IS NOT NULL OR s.deleted_at IS NOT NULL AS disabled
+    FROM replays r JOIN subscriptions s ON s.id = r.subscription_id
+    WHERE r.status = 'running' AND r.due_at <= :now
+    ORDER BY r.due_at LIMIT 1 FOR UPDATE OF r SKIP LOCKED
+    """  # noqa: S608 - the part is ours
+)
+
+
+async def record_part(
+    tx: AsyncConnection,
+    replay_id: UUID,
+    *,
+    done: int,
+    after_sequence: int | None,
+    after_delivery: UUID | None,
+    status: str,
+    due_at: datetime,
+    ended_at: datetime | None,
+) -> None:
+    """Write down how far a locked replay has come."""
+    await tx.execute(
+        text(
+            """
+            UPDATE replays SET done_count = done_count + :done, status = :status, due_at = :due_at, ended_at = :ended_at,
+                after_sequence = coalesce(:after_sequence, after_sequence),
+                after_delivery = coalesce(CAST(:after_delivery AS uuid), after_delivery)
+            WHERE id = :id
+            """
+        ),
+        {
+            "id": replay_id,
+            "done": done,
+            "after_sequence": after_sequence,
+            "after_delivery": after_delivery,
+            "status": status,
+            "due_at": due_at,
+            "ended_at": ended_at,
+        },
+    )
+
+
+async def abort(tx: AsyncConnection, replay_id: UUID, now: datetime) -> bool:
+    """End a replay that runs; False if it does not."""
+    done = await tx.execute(
+        text("UPDATE replays SET status = 'aborted', ended_at = :now WHERE id = :id AND status = 'running'"),
+        {"id": replay_id, "now": now},
+    )
+    return done.rowcount == 1

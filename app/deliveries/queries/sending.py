@@ -1,0 +1,317 @@
+"""SQL of sending: take what is due, and write down what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.db import AnyRow
+
+
+async def lock_limited(tx: AsyncConnection, *, retrying: bool, now: datetime) -> Sequence[AnyRow]:
+    """Lock the subscriptions with a rate limit that something is due to; those that another process holds are left out."""
+    return (await tx.execute(_LOCK_LIMITED, {"retrying": retrying, "now": now})).all()
+
+
+_LOCK_LIMITED: Final = text(
+    """
+    SELECT id, rate_per_minute, rate_tokens, rate_tokens_at FROM subscriptions
+    WHERE rate_per_minute IS NOT NULL AND deleted_at IS NULL AND disabled_at IS NULL AND EXISTS (
+        SELECT 1 FROM deliveries
+        WHERE target = CAST(subscriptions.id AS text) AND retrying = :retrying AND due_at <= :now
+    )
+    ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
+    """
+)
+
+
+async def write_tokens(tx: AsyncConnection, tokens: Mapping[str, float], now: datetime) -> None:
+    """Write down what is left of rate limits. The subscriptions are locked."""
+    if not tokens:
+        return
+    await tx.execute(
+        text(
+            """
+            UPDATE subscriptions SET rate_tokens = new.tokens, rate_tokens_at = :now
+            FROM unnest(CAST(:targets AS text[]), CAST(:tokens AS float[])) AS new (target, tokens)
+            WHERE subscriptions.id = CAST(new.target AS uuid)
+            """
+        ),
+        {"targets": list(tokens), "tokens": list(tokens.values()), "now": now},
+    )
+
+
+async def lease_due(
+    tx: AsyncConnection,
+    *,
+    retrying: bool,
+    places: int,
+    places_per_target: int,
+    taken: Mapping[str, int],
+    allowed: Mapping[str, int],
+    now: datetime,
+    until: datetime,
+) -> Sequence[AnyRow]:
+    """Lease deliveries that are due: (id, lease_token, target). Every target in turn, as long as it has places left.
+
+    `taken` says how many places a target has in use, `allowed` how many more a target with a rate limit may have; one that
+    has such a limit and is not named may have none now.
+    """
+    parameters = {
+        "retrying": retrying,
+        "places": places,
+        "places_per_target": places_per_target,
+        "taken_targets": list(taken),
+        "taken_counts": list(taken.values()),
+        "allowed_targets": list(allowed),
+        "allowed_counts": list(allowed.values()),
+        "now": now,
+        "until": until,
+    }
+    return (await tx.execute(_LEASE_DUE, parameters)).all()
+
+
+_LEASE_DUE: Final = text(
+    """
+    WITH RECURSIVE waiting AS (
+        (SELECT target FROM deliveries WHERE due_at IS NOT NULL AND retrying = :retrying ORDER BY target LIMIT 1)
+        UNION ALL
+        SELECT (
+            SELECT next.target FROM deliveries next
+            WHERE next.due_at IS NOT NULL AND next.retrying = :retrying AND next.target > waiting.target
+            ORDER BY next.target LIMIT 1
+        )
+        FROM waiting WHERE waiting.target IS NOT NULL
+    ), room AS (
+        SELECT waiting.target, least(
+            :places_per_target - coalesce(taken.count, 0),
+            CASE WHEN limited.id IS NOT NULL THEN coalesce(allowed.count, 0) END
+        ) AS places
+        FROM waiting
+        LEFT JOIN unnest(CAST(:taken_targets AS text[]), CAST(:taken_counts AS integer[])) AS taken (target, count)
+            ON taken.target = waiting.target
+        LEFT JOIN unnest(CAST(:allowed_targets AS text[]), CAST(:allowed_counts AS integer[])) AS allowed (target, count)
+            ON allowed.target = waiting.target
+        LEFT JOIN subscriptions limited
+            ON CAST(limited.id AS text) = waiting.target AND limited.rate_per_minute IS NOT NULL
+        WHERE waiting.target IS NOT NULL
+    ), locked AS (
+        SELECT due.id, due.due_at, row_number() OVER (PARTITION BY room.target ORDER BY due.due_at, due.id) AS turn
+        FROM room CROSS JOIN LATERAL (
+            SELECT id, due_at FROM deliveries
+            WHERE target = room.target AND retrying = :retrying AND due_at <= :now
+            ORDER BY due_at, id LIMIT greatest(room.places, 0)
+            FOR UPDATE SKIP LOCKED
+        ) AS due
+    ), chosen AS (
+        SELECT id FROM locked ORDER BY turn, due_at, id LIMIT :places
+    )
+    UPDATE deliveries SET lease_token = gen_random_uuid(), due_at = :until, attempt_count = attempt_count + 1
+    FROM chosen WHERE deliveries.id = chosen.id
+    RETURNING deliveries.id, lease_token, target
+    """
+)
+
+
+async def list_claimed(tx: AsyncConnection, delivery_ids: Collection[UUID]) -> Sequence[AnyRow]:
+    """All that is needed to make these deliveries: the event (NULL once it is past retention), where to, and the secrets."""
+    return (await tx.execute(_LIST_CLAIMED, {"ids": list(delivery_ids)})).all()
+
+
+_LIST_CLAIMED: Final = text(
+    """
+    SELECT d.id AS delivery_id, d.lease_token, d.event_id, d.event_type, d.attempt_count, d.retrying, d.target,
+        d.subscription_id, d.team_id, d.job_id, e.id, e.sequence, e.at, e.type, CAST(e.data AS text) AS data,
+        coalesce(s.url, d.callback_url) AS url, s.secret, s.previous_secret, s.previous_secret_until, s.headers,
+        s.disabled_at IS NOT NULL OR s.deleted_at IS NOT NULL AS disabled, k.key_hash,
+        j.completed_at IS NOT NULL AS job_is_over
+    FROM deliveries d
+    LEFT JOIN events e ON e.id = d.event_id AND e.at = d.event_at
+    LEFT JOIN subscriptions s ON s.id = d.subscription_id
+    LEFT JOIN api_keys k ON k.id = d.callback_key_id
+    LEFT JOIN jobs j ON j.id = d.job_id AND d.callback_url IS NOT NULL
+    WHERE d.id = ANY(CAST(:ids AS uuid[]))
+    ORDER BY d.id
+    """
+)
+
+
+async def lock_subscriptions(tx: AsyncConnection, ids: Collection[UUID]) -> dict[UUID, AnyRow]:
+    """Lock subscriptions in order of id, and read how they fare."""
+    rows = await tx.execute(_LOCK_SUBSCRIPTIONS, {"ids": list(ids)})
+    return {row.id: row for row in rows}
+
+
+_LOCK_SUBSCRIPTIONS: Final = text(
+    """
+    SELECT id, team_id, url, description, failure_count, failing_since, last_success_at, disabled_at
+    FROM subscriptions WHERE id = ANY(CAST(:ids AS uuid[])) AND deleted_at IS NULL
+    ORDER BY id FOR NO KEY UPDATE
+    """
+)
+
+
+async def lock_leased(tx: AsyncConnection, leases: Mapping[UUID, UUID]) -> set[UUID]:
+    """Lock those of these deliveries, in order of id, that are still under these leases."""
+    rows = await tx.execute(_LOCK_LEASED, {"ids": list(leases)})
+    return {row.id for row in rows if row.lease_token == leases[row.id]}
+
+
+_LOCK_LEASED: Final = text(
+    "SELECT id, lease_token FROM deliveries WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id FOR UPDATE"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What becomes of a delivery: it ends with a status and a reason, or is due again at a time."""
+
+    id: UUID
+    status: str
+    reason: str | None
+    due_at: datetime | None
+
+
+async def record_outcomes(tx: AsyncConnection, outcomes: Sequence[Outcome], now: datetime) -> None:
+    """End deliveries, or have them made again. They are locked, and their leases end here."""
+    if not outcomes:
+        return
+    await tx.execute(
+        text(
+            """
+            UPDATE deliveries SET status = done.status, reason = done.reason, due_at = done.due_at, lease_token = NULL,
+                retrying = done.due_at IS NOT NULL,
+                ended_at = CASE WHEN done.due_at IS NULL THEN CAST(:now AS timestamptz) END
+            FROM unnest(
+                CAST(:ids AS uuid[]), CAST(:statuses AS text[]), CAST(:reasons AS text[]), CAST(:due_ats AS timestamptz[])
+            ) AS done (id, status, reason, due_at)
+            WHERE deliveries.id = done.id
+            """
+        ),
+        {
+            "now": now,
+            "ids": [one.id for one in outcomes],
+            "statuses": [one.status for one in outcomes],
+            "reasons": [one.reason for one in outcomes],
+            "due_ats": [one.due_at for one in outcomes],
+        },
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptRow:
+    """One HTTP try as it is kept."""
+
+    id: UUID
+    delivery_id: UUID
+    at: datetime
+    number: int
+    seconds: float
+    status: int | None
+    error: str | None
+    address: str | None
+    request_headers: Mapping[str, Any]
+    response_body: bytes
+    next_at: datetime | None
+
+
+async def insert_attempts(tx: AsyncConnection, attempts: Sequence[AttemptRow]) -> None:
+    """Keep attempts; retention drops them by the day."""
+    if not attempts:
+        return
+    await tx.execute(
+        _INSERT_ATTEMPTS,
+        {
+            "ids": [one.id for one in attempts],
+            "delivery_ids": [one.delivery_id for one in attempts],
+            "ats": [one.at for one in attempts],
+            "numbers": [one.number for one in attempts],
+            "seconds": [one.seconds for one in attempts],
+            "statuses": [one.status for one in attempts],
+            "errors": [one.error for one in attempts],
+            "addresses": [one.address for one in attempts],
+            "headers": [msgspec.json.encode(one.request_headers).decode() for one in attempts],
+            "bodies": [one.response_body for one in attempts],
+            "next_ats": [one.next_at for one in attempts],
+        },
+    )
+
+
+_INSERT_ATTEMPTS: Final = text(
+    """
+    INSERT INTO attempts (id, delivery_id, at, number, seconds, status, error, address, request_headers, response_body,
+        next_at)
+    SELECT id, delivery_id, at, number, seconds, status, error, address, CAST(headers AS jsonb), body, next_at
+    FROM unnest(
+        CAST(:ids AS uuid[]), CAST(:delivery_ids AS uuid[]), CAST(:ats AS timestamptz[]), CAST(:numbers AS integer[]),
+        CAST(:seconds AS float[]), CAST(:statuses AS smallint[]), CAST(:errors AS text[]), CAST(:addresses AS text[]),
+        CAST(:headers AS text[]), CAST(:bodies AS bytea[]), CAST(:next_ats AS timestamptz[])
+    ) AS new (id, delivery_id, at, number, seconds, status, error, address, headers, body, next_at)
+    ON CONFLICT (delivery_id, at, id) DO NOTHING
+    """
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """How a subscription fares after a batch of attempts. `disabled_reason` is set where that is the end of it."""
+
+    id: UUID
+    failure_count: int
+    failing_since: datetime | None
+    last_success_at: datetime | None
+    disabled_reason: str | None = None
+
+
+async def record_health(tx: AsyncConnection, healths: Sequence[Health], now: datetime) -> None:
+    """Write down how subscriptions fare, and disable some. They are locked."""
+    if not healths:
+        return
+    await tx.execute(
+        text(
+            """
+            UPDATE subscriptions SET failure_count = new.failure_count, failing_since = new.failing_since,
+                last_success_at = new.last_success_at,
+                disabled_at = CASE WHEN new.reason IS NULL THEN disabled_at ELSE coalesce(disabled_at, :now) END,
+                disabled_reason = coalesce(disabled_reason, new.reason)
+            FROM unnest(
+                CAST(:ids AS uuid[]), CAST(:failure_counts AS integer[]), CAST(:failing_sinces AS timestamptz[]),
+                CAST(:last_success_ats AS timestamptz[]), CAST(:reasons AS text[])
+            ) AS new (id, failure_count, failing_since, last_success_at, reason)
+            WHERE subscriptions.id = new.id
+            """
+        ),
+        {
+            "now": now,
+            "ids": [one.id for one in healths],
+            "failure_counts": [one.failure_count for one in healths],
+            "failing_sinces": [one.failing_since for one in healths],
+            "last_success_ats": [one.last_success_at for one in healths],
+            "reasons": [one.disabled_reason for one in healths],
+        },
+    )
+
+
+async def end_pending(tx: AsyncConnection, subscription_ids: Sequence[UUID], reason: str, now: datetime) -> None:
+    """End everything that is due to these subscriptions, leased or not, as undelivered; it can be replayed."""
+    await tx.execute(
+        text(
+            """
+            WITH pending AS (
+                SELECT id FROM deliveries
+                WHERE subscription_id = ANY(CAST(:ids AS uuid[])) AND due_at IS NOT NULL ORDER BY id FOR UPDATE
+            )
+            UPDATE deliveries SET status = 'undelivered', reason = :reason, ended_at = :now, due_at = NULL,
+                lease_token = NULL
+            FROM pending WHERE deliveries.id = pending.id
+            """
+        ),
+        {"ids": list(subscription_ids), "reason": reason, "now": now},
+    )

@@ -1,0 +1,15 @@
+"""All tables together, for migrations and for whatever goes through every one of them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import MetaData
+
+from app.models import deliveries, events, jobs, teams, webhooks
+from app.models.schema import Base
+
+PAGES: Final = (teams, jobs, webhooks, events, deliveries)
+"""Their import is what declares the tables."""
+
+METADATA: Final[MetaData] = Base.metadata

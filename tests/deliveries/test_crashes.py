@@ -1,0 +1,109 @@
+"""A crash at any point of a delivery: it is made, and made again with the same id where nobody knows whether it was."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from app.clock import SettableClock
+from app.deliveries import deliver
+from app.deliveries.claim import LEASE, claim
+from app.simulator.server import RunningSimulator
+from tests.deliveries.conftest import LATER, Subscribe
+from tests.deliveries.rows import attempts, deliveries
+from tests.harness import Service, running_service, settings_for
+from tests.receivers import Receiver
+from tests.wires import PostgresWire
+
+
+async def test_a_delivery_that_was_claimed_and_not_made_is_made_when_its_lease_is_over(
+    quiet: Service, receiver: Receiver, subscribe: Subscribe
+) -> None:
+    await subscribe(receiver)
+    quiet.ctx.clock = clock = SettableClock()
+    await quiet.caller.accepted(**LATER)
+    assert len(await claim(quiet.ctx)) == 1  # and here the process is killed
+    quiet.ctx.in_hand.clear()
+
+    assert await deliver.run_once(quiet.ctx) == 0
+    clock.advance(LEASE.total_seconds())
+    assert await deliver.run_once(quiet.ctx) == 1
+
+    assert len(receiver.received) == 1
+    (row,) = await deliveries(quiet)
+    assert (row.status, row.attempt_count) == ("delivered", 2)
+
+
+async def test_a_delivery_that_was_made_and_not_recorded_is_made_again_with_the_same_id(
+    quiet: Service, receiver: Receiver, subscribe: Subscribe
+) -> None:
+    await subscribe(receiver)
+    quiet.ctx.clock = clock = SettableClock()
+    await quiet.caller.accepted(**LATER)
+    (claimed,) = await claim(quiet.ctx)
+    await deliver.attempt(quiet.ctx, claimed)  # and here the process is killed
+    quiet.ctx.in_hand.clear()
+
+    clock.advance(LEASE.total_seconds())
+    await deliver.run_once(quiet.ctx)
+
+    assert [received.id for received in receiver.received] == [str(claimed.event_id)] * 2
+    assert receiver.received[0].body == receiver.received[1].body
+    assert [row.status for row in await deliveries(quiet)] == ["delivered"]
+
+
+async def test_an_attempt_that_is_recorded_after_its_lease_changes_nothing_that_another_has_recorded(
+    quiet: Service, receiver: Receiver, subscribe: Subscribe
+) -> None:
+    await subscribe(receiver)
+    quiet.ctx.clock = clock = SettableClock()
+    await quiet.caller.accepted(**LATER)
+    (late,) = await claim(quiet.ctx)
+    receiver.answers = [500]
+    sent = await deliver.attempt(quiet.ctx, late)
+    clock.advance(LEASE.total_seconds())
+    await deliver.run_once(quiet.ctx)
+
+    await quiet.ctx.batched(deliver.record, sent)
+
+    (row,) = await deliveries(quiet)
+    assert (row.status, row.due_at) == ("delivered", None)
+    assert sorted(one.status for one in await attempts(quiet)) == [200, 500]
+    (subscription,) = await quiet.rows("SELECT failure_count FROM subscriptions")
+    assert subscription.failure_count == 0
+
+
+async def test_a_record_whose_commit_was_lost_is_written_once(
+    database_url: str, simulate: Callable[..., RunningSimulator], receiver: Receiver
+) -> None:
+    wire = PostgresWire(database_url)
+    simulator = simulate(hold=True)
+    async with wire.open() as url, running_service(settings_for(url, simulator, loops=False)) as service:
+        subscriber = await service.new_caller("tests", ("subscribe",))
+        await subscriber.http.post("/v1/subscriptions", json={"url": receiver.url})
+        receiver.answers = [500]
+        await service.caller.accepted(**LATER)
+        wire.cut_in_commit(moment="after", number=2)
+
+        await deliver.run_once(service.ctx)
+
+        assert wire.cuts == 1
+        assert len(await attempts(service)) == 1
+        (row,) = await service.rows("SELECT failure_count FROM subscriptions")
+        assert row.failure_count == 1
+
+
+async def test_work_that_was_begun_is_finished_before_a_process_ends(
+    serve: Callable[..., Any], simulate: Callable[..., RunningSimulator], database_url: str, receiver: Receiver
+) -> None:
+    simulator = simulate(hold=True)
+    watching = await serve(simulator, loops=False)
+    async with running_service(settings_for(database_url, simulator, loops=False)) as leaving:
+        subscriber = await leaving.new_caller("tests", ("subscribe",))
+        await subscriber.http.post("/v1/subscriptions", json={"url": receiver.url})
+        await leaving.caller.accepted(**LATER)
+        await deliver.start_once(leaving.ctx)
+        await asyncio.sleep(0)
+
+    assert [row.status for row in await deliveries(watching)] == ["delivered"]
