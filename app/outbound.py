@@ -39,6 +39,9 @@ LONGEST_ERROR: Final = 300
 LONGEST_HEADER: Final = 4096
 LOOKUPS_AT_ONCE: Final = 64
 NAMES_KEPT_SECONDS: Final = 10
+LOOKUP_SECONDS: Final = 5.0
+"""Whoever only asks where a name leads waits so long; a timeout is one of the OSErrors."""
+
 IDLE_SECONDS: Final = 4.0
 """A connection is kept for less than the 5 s after which Node's servers, by default, close it under our next call."""
 
@@ -139,9 +142,10 @@ class Outbound:
         )
 
     async def refusal(self, url: str) -> str | None:
-        """Why a URL must not be called, as its name resolves now; None: it may be, or its name does not resolve yet."""
+        """Why a URL must not be called, as its name resolves now; None: it may be, or its name does not resolve (soon)."""
         try:
-            await self._guard.resolve(self._targets.check(url).raw_host or "")
+            async with asyncio.timeout(LOOKUP_SECONDS):
+                await self._guard.resolve(self._targets.check(url).raw_host or "")
         except TargetRefused as refused:
             return str(refused)
         except OSError:

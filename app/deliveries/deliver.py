@@ -36,6 +36,9 @@ log = structlog.get_logger()
 HIDDEN: Final = "***"
 """What stands for the values of headers that a subscriber gave, which may be secrets."""
 
+TRIAL: Final = "subscription.test"
+"""The event that tries a subscription out, made once."""
+
 PAST_RETENTION: Final = "the event is past its retention"
 SUPERSEDED: Final = "the job was over before its progress was told"
 
@@ -80,13 +83,13 @@ async def _start_claimed(ctx: Context) -> list[asyncio.Task[Sent | None]]:
     return [ctx.start(deliver(ctx, claimed)) for claimed in await claim(ctx)]
 
 
-async def deliver(ctx: Context, claimed: AnyRow, *, once: bool = False) -> Sent | None:
-    """Make one claimed delivery and record it; None where it ended without being made. `once`: it is not made again."""
+async def deliver(ctx: Context, claimed: AnyRow) -> Sent | None:
+    """Make one claimed delivery and record it; None where it ended without being made."""
     try:
-        if (verdict := _unsent(claimed, once=once)) is not None:
+        if (verdict := _unsent(claimed)) is not None:
             await ctx.batched(end, Ended(claimed, verdict))
             return None
-        sent = await attempt(ctx, claimed, once=once)
+        sent = await attempt(ctx, claimed)
         if await ctx.batched(record, sent):
             ctx.notify.nudge(TOPICS)
     finally:
@@ -95,15 +98,20 @@ async def deliver(ctx: Context, claimed: AnyRow, *, once: bool = False) -> Sent 
     return sent
 
 
-def _unsent(claimed: AnyRow, *, once: bool) -> Verdict | None:
+def _unsent(claimed: AnyRow) -> Verdict | None:
     """What becomes of a delivery that is not to be made after all."""
     if claimed.data is None:
         return Verdict("undelivered", PAST_RETENTION)
-    if claimed.disabled and not once:
+    if claimed.disabled and not _is_trial(claimed):
         return Verdict("undelivered", DISABLED)
     if _is_progress(claimed) and claimed.job_is_over:
         return Verdict("dropped", SUPERSEDED)
     return None
+
+
+def _is_trial(claimed: AnyRow) -> bool:
+    """Whether somebody only wants to see what comes of it, though the subscription be disabled."""
+    return bool(claimed.event_type == TRIAL)
 
 
 def _is_progress(claimed: AnyRow) -> bool:
@@ -111,7 +119,7 @@ def _is_progress(claimed: AnyRow) -> bool:
     return claimed.subscription_id is None and claimed.event_type == "job.progress"
 
 
-async def attempt(ctx: Context, claimed: AnyRow, *, once: bool = False) -> Sent:
+async def attempt(ctx: Context, claimed: AnyRow) -> Sent:
     """Sign and POST a claimed delivery, and judge what comes back. Nothing is recorded here."""
     at = ctx.now()
     body, headers = _callback(claimed) if claimed.subscription_id is None else _event(claimed, at)
@@ -123,7 +131,7 @@ async def attempt(ctx: Context, claimed: AnyRow, *, once: bool = False) -> Sent:
         claimed.attempt_count,
         random.random(),  # noqa: S311 - jitter, not a secret
         retry_after=reply.retry_after_seconds,
-        once=once or _is_progress(claimed),
+        once=_is_trial(claimed) or _is_progress(claimed),
     )
     return Sent(
         id=uuid7(),

@@ -85,17 +85,17 @@ def filter_of(row: AnyRow) -> Wanted:
     )
 
 
-def delivery_of(event: NewEvent, subscription_id: UUID, due_at: datetime | None, **more: Any) -> NewDelivery:
-    """The delivery of an event to a subscription."""
+def delivery_of(event: NewEvent, subscription: AnyRow, due_at: datetime | None, **more: Any) -> NewDelivery:
+    """The delivery of an event to a subscription. It is the affair of the subscriber's team, whosever the event is."""
     return NewDelivery(
         id=uuid7(),
         event_id=event.id,
         event_at=event.at,
         event_type=event.type,
-        team_id=event.team_id,
+        team_id=subscription.team_id,
         job_id=event.job_id,
-        subscription_id=subscription_id,
-        target=str(subscription_id),
+        subscription_id=subscription.id,
+        target=str(subscription.id),
         due_at=due_at,
         **more,
     )
@@ -105,9 +105,9 @@ def _due(one: News, event: NewEvent, listening: Iterable[AnyRow], now: datetime)
     """The deliveries of one event. For a subscription that is disabled they are kept, to be made when somebody asks."""
     told = [row for row in listening if matches(filter_of(row), one.facts)]
     due = [
-        delivery_of(event, row.id, None, status="undelivered", reason=DISABLED)
+        delivery_of(event, row, None, status="undelivered", reason=DISABLED)
         if row.disabled
-        else delivery_of(event, row.id, now)
+        else delivery_of(event, row, now)
         for row in told
     ]
     if one.callback is not None and callback_event(event.type) in one.callback.events:

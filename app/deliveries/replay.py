@@ -185,7 +185,7 @@ async def _make_part(tx: AsyncConnection, row: AnyRow, now: datetime) -> tuple[i
         await history.make_due(tx, ids, now)
         return len(ids), None, ids[-1] if ids else None
     events = await history.list_matching(tx, row, span, after=row.after_sequence, limit=row.per_second)
-    await history.upsert_due(tx, row.subscription_id, events, [uuid7() for _ in events], now)
+    await history.upsert_due(tx, row.subscription_id, row.team_id, events, [uuid7() for _ in events], now)
     return len(events), events[-1].sequence if events else None, None
 
 

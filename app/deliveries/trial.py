@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 from app.auth import Caller
 from app.context import Context
 from app.deliveries.claim import LEASE, take_place
-from app.deliveries.deliver import Sent, deliver
+from app.deliveries.deliver import TRIAL, Sent, deliver
 from app.deliveries.filters import Facts
 from app.deliveries.publish import News, delivery_of, new_event
 from app.deliveries.queries import subscriptions as queries
@@ -29,15 +29,15 @@ async def try_out(ctx: Context, caller: Caller, subscription_id: UUID) -> dict[s
         if row is None:
             raise NotFound("Subscription not found")
         data = {"id": row.id, "url": row.url, "description": row.description}
-        event = new_event(News(facts=Facts(type="subscription.test", team_id=row.team_id), data=data), now)
-        delivery = delivery_of(event, subscription_id, now + LEASE, lease=uuid4())
+        event = new_event(News(facts=Facts(type=TRIAL, team_id=row.team_id), data=data), now)
+        delivery = delivery_of(event, row, now + LEASE, lease=uuid4())
         await insert_deliveries(tx, [delivery], now)
         await append(tx, [event])
     ctx.notify.nudge(["events"])
     async with ctx.db.reading() as connection:
         (claimed,) = await list_claimed(connection, [delivery.id])
     take_place(ctx, claimed)
-    sent = await ctx.start(deliver(ctx, claimed, once=True))
+    sent = await ctx.start(deliver(ctx, claimed))
     assert sent is not None, "a test event is made whatever its subscription is like"
     return _shape(delivery.id, sent)
 

@@ -144,3 +144,28 @@ async def test_a_thousand_retries_after_an_outage_are_spread_over_a_fifth_of_the
     assert {row.attempt_count for row in rows} == {1}
     assert max(waits) - min(waits) >= 0.2 * RETRY_SECONDS[0]
     assert all(0.8 * RETRY_SECONDS[0] <= wait <= 1.2 * RETRY_SECONDS[0] for wait in waits)
+
+
+async def test_a_receiver_that_was_away_gets_everything_afterwards_with_the_ids_of_the_first_attempts(
+    quiet: Service, receiver: Receiver, subscribe: Subscribe
+) -> None:
+    await subscribe(receiver)
+    quiet.ctx.clock = clock = SettableClock()
+    receiver.status = 503
+    for _ in range(20):
+        await quiet.caller.accepted(**LATER)
+    for _ in range(3):
+        await deliver.run_once(quiet.ctx)
+        clock.advance(400)
+    failed = list(receiver.received)
+    receiver.received.clear()
+    receiver.status = 200
+
+    while await deliver.run_once(quiet.ctx):
+        pass
+
+    events = await quiet.rows("SELECT id FROM events")
+    assert {received.id for received in receiver.received} == {str(row.id) for row in events}
+    assert {received.id for received in failed} == {received.id for received in receiver.received}
+    assert len(receiver.received) == len(events) == 20
+    assert {row.status for row in await deliveries(quiet)} == {"delivered"}

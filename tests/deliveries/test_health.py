@@ -119,3 +119,17 @@ async def test_while_all_is_well_a_subscription_s_row_is_not_written_for_every_d
     assert len(set(written)) == 1
     (row,) = await quiet.rows("SELECT * FROM subscriptions")
     assert health_of(row, [Verdict("delivered")], quiet.ctx.now()) is None
+
+
+async def test_what_became_due_while_a_subscription_was_being_disabled_is_kept_as_undelivered(
+    quiet: Service, receiver: Receiver, subscribe: Subscribe
+) -> None:
+    """Its publisher saw the subscription enabled, and committed after everything that was due had been ended."""
+    await subscribe(receiver, rateLimit=60)
+    await quiet.caller.accepted(**LATER)
+    assert await quiet.rows("UPDATE subscriptions SET disabled_at = now() RETURNING 1")
+
+    await deliver.run_once(quiet.ctx)
+
+    assert [row.status for row in await deliveries(quiet)] == ["undelivered"]
+    assert receiver.received == []

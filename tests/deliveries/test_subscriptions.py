@@ -139,6 +139,10 @@ async def test_a_team_is_told_of_its_own_jobs_and_an_admin_of_all_teams_on_reque
     await deliver.run_once(quiet.ctx)
 
     assert [len(each.received) for each in (mine, theirs, everybody_s)] == [1, 1, 2]
+    teams = await quiet.rows(
+        "SELECT t.name, count(*) AS n FROM deliveries d JOIN teams t ON t.id = d.team_id GROUP BY t.name ORDER BY t.name"
+    )
+    assert teams == [("operators", 2), ("others", 1), ("tests", 1)], "a delivery is the affair of the team that is told"
 
 
 async def test_only_an_admin_may_subscribe_to_all_teams_or_change_such_a_subscription(

@@ -163,7 +163,12 @@ _LIST_MATCHING: Final = text(
 
 
 async def upsert_due(
-    tx: AsyncConnection, subscription_id: UUID, events: Sequence[AnyRow], ids: Sequence[UUID], now: datetime
+    tx: AsyncConnection,
+    subscription_id: UUID,
+    team_id: UUID,
+    events: Sequence[AnyRow],
+    ids: Sequence[UUID],
+    now: datetime,
 ) -> None:
     """Have events delivered to a subscription, again where they were before. Pending deliveries stay as they are."""
     if not events:
@@ -177,7 +182,7 @@ async def upsert_due(
             "event_ids": [event.id for event in events],
             "event_ats": [event.at for event in events],
             "event_types": [event.type for event in events],
-            "team_ids": [event.team_id for event in events],
+            "team_id": team_id,
             "job_ids": [event.job_id for event in events],
         },
     )
@@ -187,12 +192,12 @@ _UPSERT_DUE: Final = text(
     f"""
     INSERT INTO deliveries (id, event_id, event_at, event_type, team_id, job_id, subscription_id, target, created_at,
         status, due_at)
-    SELECT id, event_id, event_at, event_type, team_id, job_id, CAST(:subscription_id AS uuid),
+    SELECT id, event_id, event_at, event_type, CAST(:team_id AS uuid), job_id, CAST(:subscription_id AS uuid),
         CAST(CAST(:subscription_id AS uuid) AS text), :now, 'pending', :now
     FROM unnest(
         CAST(:ids AS uuid[]), CAST(:event_ids AS uuid[]), CAST(:event_ats AS timestamptz[]),
-        CAST(:event_types AS text[]), CAST(:team_ids AS uuid[]), CAST(:job_ids AS uuid[])
-    ) AS new (id, event_id, event_at, event_type, team_id, job_id)
+        CAST(:event_types AS text[]), CAST(:job_ids AS uuid[])
+    ) AS new (id, event_id, event_at, event_type, job_id)
     ORDER BY event_id
     ON CONFLICT (subscription_id, event_id) WHERE subscription_id IS NOT NULL
     DO UPDATE SET {_AGAIN} WHERE deliveries.due_at IS NULL

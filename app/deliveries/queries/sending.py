@@ -101,6 +101,7 @@ _LEASE_DUE: Final = text(
             ON allowed.target = waiting.target
         LEFT JOIN subscriptions limited
             ON CAST(limited.id AS text) = waiting.target AND limited.rate_per_minute IS NOT NULL
+            AND limited.disabled_at IS NULL AND limited.deleted_at IS NULL
         WHERE waiting.target IS NOT NULL
     ), locked AS (
         SELECT due.id, due.due_at, row_number() OVER (PARTITION BY room.target ORDER BY due.due_at, due.id) AS turn
