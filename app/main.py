@@ -189,7 +189,11 @@ async def _render(_request: Request, error: Exception) -> Response:
 async def _render_framework_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     text = f"No such route: {request.method} {request.url.path}" if error.status_code == 404 else error.detail
-    return json_response({"error": text}, status=error.status_code, headers=error.headers)
+    headers = dict(error.headers or {})
+    if "Allow" in headers:  # of several routes on one path, the framework names the methods of the first
+        path = request.scope["route"].path
+        headers["Allow"] = ", ".join(method for method, known, _ in ROUTES if known == path) or headers["Allow"]
+    return json_response({"error": text}, status=error.status_code, headers=headers)
 
 
 async def _render_outage(request: Request, error: Exception) -> Response:
