@@ -37,7 +37,7 @@ _FIND_TRACED_JOB: Final = text(
 async def list_happenings(
     connection: AsyncConnection, job_id: UUID, *, since: datetime, limit: int
 ) -> Sequence[AnyRow]:
-    """The newest steps and receipts of a job, newest first, as (at, what, by, data), the last one JSON in text.
+    """The newest steps, receipts and attempts to tell of a job, newest first: (at, what, by, data), the last JSON in text.
 
     What happened at the same time is told with causes before their effects, and so, newest first, after them. `since`
     only spares the look into the partitions of earlier days.
@@ -56,9 +56,22 @@ _LIST_HAPPENINGS: Final = text(
             'event', event, 'signature', signature, 'outcome', outcome, 'applied', applied, 'receiptId', id
         )
         FROM receipts WHERE job_id = :job_id
+        UNION ALL
+        SELECT a.id, a.at, 'attempt', coalesce(CAST(d.subscription_id AS text), 'callback'), jsonb_build_object(
+            'event', d.event_type, 'attempt', a.number, 'httpStatus', a.status, 'error', a.error, 'seconds', a.seconds,
+            'nextAttemptAt', to_char(a.next_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'), 'deliveryId', d.id
+        )
+        FROM deliveries d JOIN attempts a ON a.delivery_id = d.id WHERE d.job_id = :job_id AND a.at >= :since
+        UNION ALL
+        SELECT id, ended_at, 'delivery', coalesce(CAST(subscription_id AS text), 'callback'), jsonb_build_object(
+            'event', event_type, 'status', status, 'reason', reason, 'deliveryId', id
+        )
+        FROM deliveries
+        WHERE job_id = :job_id AND ended_at IS NOT NULL AND status IN ('undelivered', 'dropped')
     ) AS happening
-    ORDER BY at DESC,
-        array_position(ARRAY['action', 'dispatch', 'webhook', 'poll', 'transition'], what) DESC, id DESC
+    ORDER BY at DESC, array_position(
+        ARRAY['action', 'dispatch', 'webhook', 'poll', 'transition', 'attempt', 'delivery'], what
+    ) DESC, id DESC
     LIMIT :limit
     """
 )

@@ -1,4 +1,4 @@
-"""Tell everything that happened to one job, in order, and who said so. What is told was written down as it happened."""
+"""Tell everything that happened to one job, in order, who said so, and who was told. It was written down as it happened."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ CLOCKS_DIFFER: Final = timedelta(days=1)
 _HEAD: Final = ("at", "afterSeconds", "what", "by", "byName")
 _DETAILS: Final = (
     *("action", "attempt", "verdict", "httpStatus", "event", "signature", "outcome", "from", "to", "progress", "said"),
-    *("seconds", "startedAt", "errorCode", "concludedBy", "upstreamId", "missingCount"),
+    *("status", "reason", "error", "seconds", "nextAttemptAt"),
+    *("startedAt", "errorCode", "concludedBy", "upstreamId", "missingCount"),
 )
 """In which order details are told: what matters most comes first, and what is not named here last."""
 

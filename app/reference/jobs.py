@@ -90,8 +90,17 @@ SCHEMAS: Final[dict[str, Any]] = {
         "properties": {
             "at": {"type": "string", "format": "date-time"},
             "afterSeconds": {"type": "number", "description": "Since the submission."},
-            "what": {"enum": ["submitted", "dispatch", "webhook", "poll", "transition", "action"]},
-            "by": {"type": "string", "description": "`submit`, `webhook`, `poll`, `framehook`, `cli`, or a key's id."},
+            "what": {
+                "enum": [
+                    *("submitted", "dispatch", "webhook", "poll", "transition", "action"),
+                    *("attempt", "delivery"),
+                ]
+            },
+            "by": {
+                "type": "string",
+                "description": "`submit`, `webhook`, `poll`, `framehook`, `cli`, or a key's id; of attempts and deliveries "
+                "the subscription's id, or `callback`.",
+            },
             "byName": {"type": ["string", "null"], "description": "The key's name."},
         },
         "additionalProperties": True,

@@ -13,10 +13,15 @@ import pytest
 from sqlalchemy import text
 from uuid_utils.compat import uuid7
 
+from app.clock import timestamp
+from app.deliveries import deliver
 from app.jobs import dispatch
 from app.ops import queries, trace
 from app.simulator.server import RunningSimulator
+from tests.deliveries.rows import attempts, deliveries
 from tests.harness import FLUX, Caller, Service, eventually, held_job, post_webhook, refused, tell
+from tests.receivers import receiving
+from tests.simulator.walks import sign
 
 LATER: Final = {"Prefer": "respond-async"}
 TIME: Final = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
@@ -128,6 +133,97 @@ async def test_webhooks_are_told_with_the_verdict_on_their_signature(
     assert all(step["afterSeconds"] >= 0 for step in webhooks)
 
 
+async def test_every_attempt_to_tell_a_subscriber_or_a_callback_is_told(quiet: Service) -> None:
+    subscriber = await quiet.new_caller("tests", scopes=("subscribe",))
+    async with receiving() as receiver, receiving() as called:
+        receiver.status = 503
+        wanted = {"url": receiver.url, "types": ["job.queued", "job.cancelled"]}
+        subscription = (await subscriber.http.post("/v1/subscriptions", json=wanted)).json()["id"]
+        job_id = await quiet.caller.accepted(FLUX | {"webhook_url": called.url, "webhookEvents": ["failed"]}, **LATER)
+        await quiet.caller.accepted(FLUX, **LATER)  # another job, whose deliveries are not told here
+        await deliver.run_once(quiet.ctx)
+        await quiet.caller.http.post(f"/v1/jobs/{job_id}/cancel")
+        await deliver.run_once(quiet.ctx)
+
+    steps = (await traced(quiet.caller, job_id))["steps"]
+
+    of_job = {row.id: row for row in await deliveries(quiet) if str(row.job_id) == job_id}
+    kept = {(row.delivery_id, row.number): row for row in await attempts(quiet) if row.delivery_id in of_job}
+    told = {(UUID(step["deliveryId"]), step["attempt"]): step for step in steps if step["what"] == "attempt"}
+    assert set(told) == set(kept)
+    for place, row in kept.items():
+        step = told[place]
+        delivery = of_job[row.delivery_id]
+        assert (step["at"], step["event"]) == (timestamp(row.at), delivery.event_type)
+        assert (step["httpStatus"], step["error"], step["seconds"]) == (row.status, row.error, row.seconds)
+        assert step["nextAttemptAt"] == (timestamp(row.next_at) if row.next_at else None)
+        assert step["by"] == (subscription if delivery.subscription_id else "callback")
+        assert step["byName"] is None
+    assert sorted((step["by"] == "callback", step["event"], step["httpStatus"]) for step in told.values()) == [
+        *((False, "job.cancelled", 503), (False, "job.queued", 503), (True, "job.cancelled", 200))
+    ]
+
+
+async def test_an_attempt_without_an_answer_is_told_with_its_error_and_the_next_one(quiet: Service) -> None:
+    async with receiving() as receiver:
+        pass  # nobody listens there any more
+    body = FLUX | {"webhook_url": receiver.url}
+    job_id = await quiet.caller.accepted(body, **LATER)
+    await quiet.caller.http.post(f"/v1/jobs/{job_id}/cancel")
+    await deliver.run_once(quiet.ctx)
+
+    (*_, step) = (await traced(quiet.caller, job_id))["steps"]
+
+    assert (step["what"], step["by"], step["attempt"], step["httpStatus"]) == ("attempt", "callback", 1, None)
+    assert step["error"]
+    assert re.fullmatch(TIME, step["nextAttemptAt"])
+    assert trace.describe(step).startswith("attempt 1, event job.cancelled, error ")
+
+
+async def test_a_delivery_that_ended_without_success_is_told_with_its_reason_after_its_last_attempt(
+    quiet: Service,
+) -> None:
+    subscriber = await quiet.new_caller("tests", scopes=("subscribe",))
+    async with receiving() as receiver:
+        receiver.status = 410
+        answer = await subscriber.http.post("/v1/subscriptions", json={"url": receiver.url, "types": ["job.*"]})
+        job_id = await quiet.caller.accepted(FLUX, **LATER)
+        await deliver.run_once(quiet.ctx)
+        await quiet.caller.http.post(f"/v1/jobs/{job_id}/cancel")  # by now the subscription is disabled
+
+    steps = [step for step in (await traced(quiet.caller, job_id))["steps"] if step["what"] in ("attempt", "delivery")]
+
+    assert [(step["what"], step["event"]) for step in steps] == [
+        *(("attempt", "job.queued"), ("delivery", "job.queued"), ("delivery", "job.cancelled"))
+    ]
+    _, gone, untold = steps
+    for step, row in zip((gone, untold), [row for row in await deliveries(quiet) if row.job_id], strict=True):
+        assert (step["at"], step["deliveryId"], step["by"]) == (
+            *(timestamp(row.ended_at), str(row.id), answer.json()["id"]),
+        )
+        assert (step["status"], step["reason"]) == ("undelivered", row.reason)
+        assert row.reason
+
+
+async def test_a_progress_that_was_not_worth_telling_any_more_is_told_as_dropped(
+    serve: Callable[..., Any], simulate: Callable[..., RunningSimulator]
+) -> None:
+    simulator = simulate(hold=True)
+    service = await serve(simulator, loops=False)
+    async with receiving() as receiver:
+        job = await held_job(service, simulator, body=FLUX | {"webhook_url": receiver.url})
+        for event, said in (("progress", {"progress": 45}), ("completed", {"creditCost": 10})):
+            body = job.says(event, **said)
+            assert (await post_webhook(service, job.url, body, sign(body))).status_code == 200
+        await deliver.run_once(service.ctx)
+
+    told = [step for step in (await traced(service.caller, job.id))["steps"] if step["what"] in ("attempt", "delivery")]
+
+    assert sorted((step["what"], step["event"], step.get("status")) for step in told) == [
+        *(("attempt", "job.completed", None), ("delivery", "job.progress", "dropped"))
+    ]
+
+
 async def test_the_traced_job_shows_what_it_waits_for(quiet: Service) -> None:
     job_id = await quiet.caller.accepted(FLUX, **LATER, Idempotency_Key="order-7")
 
@@ -219,16 +315,18 @@ async def test_of_endless_steps_the_newest_are_told(quiet: Service, monkeypatch:
 async def test_days_before_the_submission_are_not_looked_into(quiet: Service) -> None:
     job_id = await quiet.caller.accepted(FLUX, **LATER)
     async with quiet.ctx.db.transaction() as tx:
-        await tx.exec_driver_sql(
-            "CREATE TABLE steps_long_ago PARTITION OF steps FOR VALUES FROM ('2020-01-01Z') TO ('2020-01-02Z')"
-        )
+        for table in ("steps", "attempts"):
+            await tx.exec_driver_sql(
+                f"CREATE TABLE {table}_long_ago PARTITION OF {table} FOR VALUES FROM ('2020-01-01Z') TO ('2020-01-02Z')"
+            )
     since = (await quiet.job(job_id)).created_at - trace.CLOCKS_DIFFER
 
     plan = await quiet.rows(f"EXPLAIN {queries._LIST_HAPPENINGS.text}", job_id=job_id, since=since, limit=10)
 
     scans = "\n".join(row[0] for row in plan)
     assert "steps_2" in scans
-    assert "steps_long_ago" not in scans
+    assert "attempts_2" in scans
+    assert "long_ago" not in scans
 
 
 def test_the_details_of_a_step_are_told_in_one_line() -> None:
