@@ -11,7 +11,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
 from app.context import Context
-from app.ops.status import KeyHealth, Load, read_keys, read_load
+from app.ops.status import KeyHealth, Load, Telling, read_keys, read_load, read_telling
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 """Of the text format that every Prometheus reads (Prometheus documentation, exposition formats)."""
@@ -23,6 +23,7 @@ async def render_metrics(ctx: Context) -> bytes:
     """All gauges as of now, in Prometheus' text format."""
     registry = CollectorRegistry()
     _set_load(registry, await read_load(ctx))
+    _set_telling(registry, await read_telling(ctx))
     _set_keys(registry, await read_keys(ctx))
     return generate_latest(registry)
 
@@ -41,6 +42,32 @@ def _set_load(registry: CollectorRegistry, load: Load) -> None:
             "framehook_oldest_waiting_seconds",
             "How long ago the oldest job that waits was submitted; 0 if none waits.",
             load.oldest_waiting_seconds or 0,
+        ),
+    ):
+        Gauge(name, meaning, registry=registry).set(value)
+
+
+def _set_telling(registry: CollectorRegistry, telling: Telling) -> None:
+    for name, meaning, value in (
+        (
+            "framehook_deliveries_pending",
+            "Deliveries that are yet to be made, for the first time or again; counted up to 10,000.",
+            telling.pending,
+        ),
+        (
+            "framehook_deliveries_undelivered",
+            "Deliveries that ended without success and are kept; counted up to 10,000.",
+            telling.undelivered,
+        ),
+        (
+            "framehook_oldest_due_seconds",
+            "How long ago the oldest pending delivery should have been made; 0 if none is late.",
+            telling.oldest_due_seconds or 0,
+        ),
+        (
+            "framehook_subscriptions_disabled",
+            "Subscriptions that get nothing until they are enabled again.",
+            telling.disabled_subscriptions,
         ),
     ):
         Gauge(name, meaning, registry=registry).set(value)

@@ -155,3 +155,42 @@ _COUNT_JOBS: Final = text(
     FROM flying
     """  # noqa: S608 - the only parts put in are constants of ours
 )
+
+
+async def count_deliveries(connection: AsyncConnection, *, now: datetime, limit: int) -> AnyRow:
+    """How many deliveries are pending and undelivered, since when the oldest is due, how many subscriptions are disabled.
+
+    All are counted up to `limit`. The oldest is found by one step through the index for each lane of each target, however
+    many deliveries wait there; a delivery that is being made is not due before its lease ends.
+    """
+    return (await connection.execute(_COUNT_DELIVERIES, {"now": now, "limit": limit})).one()
+
+
+_COUNT_DELIVERIES: Final = text(
+    """
+    WITH RECURSIVE head AS (
+        (
+            SELECT retrying, target, due_at FROM deliveries WHERE due_at IS NOT NULL
+            ORDER BY retrying, target, due_at LIMIT 1
+        )
+        UNION ALL
+        SELECT next.retrying, next.target, next.due_at
+        FROM head CROSS JOIN LATERAL (
+            SELECT retrying, target, due_at FROM deliveries
+            WHERE due_at IS NOT NULL AND (retrying, target) > (head.retrying, head.target)
+            ORDER BY retrying, target, due_at LIMIT 1
+        ) AS next
+    )
+    SELECT
+        (SELECT min(due_at) FROM (SELECT due_at FROM head LIMIT :limit) AS few WHERE due_at <= :now) AS oldest_due_at,
+        (SELECT count(*) FROM (
+            SELECT 1 FROM deliveries WHERE due_at IS NOT NULL ORDER BY retrying, target, due_at LIMIT :limit
+        ) AS few) AS pending,
+        (SELECT count(*) FROM (
+            SELECT 1 FROM deliveries WHERE status = 'undelivered' ORDER BY team_id, id LIMIT :limit
+        ) AS few) AS undelivered,
+        (SELECT count(*) FROM (
+            SELECT 1 FROM subscriptions WHERE disabled_at IS NOT NULL AND deleted_at IS NULL LIMIT :limit
+        ) AS few) AS disabled_subscriptions
+    """
+)

@@ -1,4 +1,7 @@
-"""How things stand: the upstream account and its keys, who is paused, what waits. Counts stop where they say no more."""
+"""How things stand: the upstream account and its keys, who is paused, what waits, who was not told.
+
+Counts stop where they say no more.
+"""
 
 from __future__ import annotations
 
@@ -31,6 +34,18 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Telling:
+    """How the deliveries of all teams go. All of these are counted up to `MOST_COUNTED`."""
+
+    pending: int
+    more_pending: bool
+    oldest_due_seconds: float | None
+    undelivered: int
+    more_undelivered: bool
+    disabled_subscriptions: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class KeyHealth:
     """What the circuit breaker of an upstream key says: `probing` lets one job go ahead of the others."""
 
@@ -46,15 +61,29 @@ async def read_load(ctx: Context) -> Load:
     now = ctx.now()
     async with ctx.db.reading() as connection:
         row = await queries.count_jobs(connection, ctx.account, now=now, limit=MOST_COUNTED + 1)
-    oldest = row.oldest_waiting_at
     return Load(
         waiting=min(row.waiting, MOST_COUNTED),
         more_waiting=row.waiting > MOST_COUNTED,
-        oldest_waiting_seconds=max(round((now - oldest).total_seconds(), 3), 0.0) if oldest else None,
+        oldest_waiting_seconds=_seconds_since(row.oldest_waiting_at, now),
         in_flight=row.in_flight,
         ambiguous=row.ambiguous,
         overdue=min(row.overdue, MOST_COUNTED),
         more_overdue=row.overdue > MOST_COUNTED,
+    )
+
+
+async def read_telling(ctx: Context) -> Telling:
+    """Count deliveries that are yet to be made, those that were given up and are kept, and disabled subscriptions."""
+    now = ctx.now()
+    async with ctx.db.reading() as connection:
+        row = await queries.count_deliveries(connection, now=now, limit=MOST_COUNTED + 1)
+    return Telling(
+        pending=min(row.pending, MOST_COUNTED),
+        more_pending=row.pending > MOST_COUNTED,
+        oldest_due_seconds=_seconds_since(row.oldest_due_at, now),
+        undelivered=min(row.undelivered, MOST_COUNTED),
+        more_undelivered=row.undelivered > MOST_COUNTED,
+        disabled_subscriptions=min(row.disabled_subscriptions, MOST_COUNTED),
     )
 
 
@@ -73,18 +102,14 @@ async def read_status(ctx: Context) -> dict[str, Any]:
         account = await queries.find_account(connection, ctx.account)
         paused = await queries.list_paused_teams(connection)
     load = await read_load(ctx)
+    telling = await read_telling(ctx)
     keys = await read_keys(ctx)
     return {
         "upstream": _shape_account(ctx, account)
         | {"inFlight": load.in_flight, "ambiguous": load.ambiguous, "keys": [_shape_key(key) for key in keys]},
         "teams": {"paused": paused},
-        "jobs": {
-            "waiting": load.waiting,
-            "moreWaiting": load.more_waiting,
-            "oldestWaitingSeconds": load.oldest_waiting_seconds,
-            "overdue": load.overdue,
-            "moreOverdue": load.more_overdue,
-        },
+        "jobs": _shape_load(load),
+        "deliveries": _shape_telling(telling),
         "webhooks": {"pollOnly": ctx.settings.poll_only, "unsigned": ctx.settings.unsigned_webhooks},
     }
 
@@ -118,6 +143,27 @@ def _shape_account(ctx: Context, row: AnyRow | None) -> dict[str, Any]:
     }
 
 
+def _shape_load(load: Load) -> dict[str, Any]:
+    return {
+        "waiting": load.waiting,
+        "moreWaiting": load.more_waiting,
+        "oldestWaitingSeconds": load.oldest_waiting_seconds,
+        "overdue": load.overdue,
+        "moreOverdue": load.more_overdue,
+    }
+
+
+def _shape_telling(telling: Telling) -> dict[str, Any]:
+    return {
+        "pending": telling.pending,
+        "morePending": telling.more_pending,
+        "oldestDueSeconds": telling.oldest_due_seconds,
+        "undelivered": telling.undelivered,
+        "moreUndelivered": telling.more_undelivered,
+        "disabledSubscriptions": telling.disabled_subscriptions,
+    }
+
+
 def _shape_key(key: KeyHealth) -> dict[str, Any]:
     return {
         "fingerprint": key.fingerprint,
@@ -130,3 +176,7 @@ def _shape_key(key: KeyHealth) -> dict[str, Any]:
 
 def _time(time: datetime | None) -> str | None:
     return timestamp(time) if time else None
+
+
+def _seconds_since(time: datetime | None, now: datetime) -> float | None:
+    return max(round((now - time).total_seconds(), 3), 0.0) if time else None

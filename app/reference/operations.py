@@ -36,7 +36,7 @@ _UPSTREAM: Final = record(
 SCHEMAS: Final[dict[str, Any]] = {
     "Status": {
         "type": "object",
-        "required": ["upstream", "teams", "jobs", "webhooks"],
+        "required": ["upstream", "teams", "jobs", "deliveries", "webhooks"],
         "properties": {
             "upstream": _UPSTREAM,
             "teams": record(paused={"type": "array", "items": {"type": "string"}}),
@@ -46,6 +46,17 @@ SCHEMAS: Final[dict[str, Any]] = {
                 oldestWaitingSeconds={"type": ["number", "null"]},
                 overdue=COUNT,
                 moreOverdue={"type": "boolean"},
+            ),
+            "deliveries": record(
+                pending=COUNT,
+                morePending={"type": "boolean"},
+                oldestDueSeconds={
+                    "type": ["number", "null"],
+                    "description": "How long ago the oldest pending delivery should have been made; null if none is late.",
+                },
+                undelivered={"type": "integer", "description": "Those of the last days, as long as they are kept."},
+                moreUndelivered={"type": "boolean"},
+                disabledSubscriptions=COUNT,
             ),
             "webhooks": record(pollOnly={"type": "boolean"}, unsigned={"enum": ["poll", "reject"]}),
         },

@@ -16,6 +16,7 @@ from tests.harness import FLUX, SIMULATOR_KEY, Service, refused
 
 LATER: Final = {"Prefer": "respond-async"}
 JOBS: Final = ("waiting", "in_flight", "ambiguous", "overdue")
+TELLING: Final = ("deliveries_pending", "deliveries_undelivered", "subscriptions_disabled")
 
 
 async def scrape(service: Service) -> dict[tuple[str, ...], float]:
@@ -54,6 +55,23 @@ async def test_the_gauges_tell_what_is_in_the_database(
     assert [elsewhere[f"framehook_jobs_{name}",] for name in JOBS] == [1, 3, 1, 1]
 
 
+async def test_the_gauges_tell_how_deliveries_go(serve: Callable[..., Any], simulator: RunningSimulator) -> None:
+    service = await serve(simulator, loops=False)
+    subscriber = await service.new_caller("tests", scopes=("subscribe",))
+    wanted = {"url": "http://127.0.0.1:9/hook", "types": ["job.*"]}
+    _, _, off = [(await subscriber.http.post("/v1/subscriptions", json=wanted)).json()["id"] for _ in range(3)]
+    async with service.ctx.db.transaction() as tx:
+        await tx.execute(text("UPDATE subscriptions SET disabled_at = now() WHERE id = :id"), {"id": off})
+    await service.caller.accepted(FLUX, **LATER)
+    async with service.ctx.db.transaction() as tx:
+        await tx.execute(text("UPDATE deliveries SET due_at = now() - interval '90 seconds' WHERE due_at IS NOT NULL"))
+
+    found = await scrape(service)
+
+    assert [found[f"framehook_{name}",] for name in TELLING] == [2, 1, 1]
+    assert 90 <= found["framehook_oldest_due_seconds",] < 180
+
+
 async def test_a_key_that_is_held_or_probing_is_seen(serve: Callable[..., Any], simulator: RunningSimulator) -> None:
     service = await serve(simulator, loops=False)
     key = fingerprint(SIMULATOR_KEY)
@@ -85,7 +103,8 @@ async def test_an_idle_service_has_all_its_gauges_at_zero(
     assert set(found.values()) == {0.0}
     assert {name for name, *_ in found} == {
         *(f"framehook_jobs_{name}" for name in JOBS),
-        *("framehook_oldest_waiting_seconds", "framehook_dispatch_held"),
+        *(f"framehook_{name}" for name in TELLING),
+        *("framehook_oldest_waiting_seconds", "framehook_oldest_due_seconds", "framehook_dispatch_held"),
     }
     assert SIMULATOR_KEY not in str(found)
 

@@ -45,6 +45,14 @@ async def change(service: Service, statement: str, **values: Any) -> None:
         await tx.execute(text(statement), values)
 
 
+async def listen(service: Service, count: int, **fields: Any) -> list[str]:
+    """Subscribe so often to all that happens to the jobs of the callers' team, at an address that is not called here."""
+    subscriber = await service.new_caller("tests", scopes=("subscribe",))
+    wanted = {"url": "http://127.0.0.1:9/hook", "types": ["job.*"], **fields}
+    answers = [await subscriber.http.post("/v1/subscriptions", json=wanted) for _ in range(count)]
+    return [answer.json()["id"] for answer in answers]
+
+
 async def break_key(
     service: Service, name: str, held_seconds: float | None, reason: str | None, *, must_probe: bool = False
 ) -> None:
@@ -96,6 +104,14 @@ async def test_a_service_that_has_sent_nothing_yet_says_what_it_would_do(quiet: 
             "overdue": 0,
             "moreOverdue": False,
         },
+        "deliveries": {
+            "pending": 0,
+            "morePending": False,
+            "oldestDueSeconds": None,
+            "undelivered": 0,
+            "moreUndelivered": False,
+            "disabledSubscriptions": 0,
+        },
         "webhooks": {"pollOnly": False, "unsigned": "poll"},
     }
 
@@ -136,6 +152,58 @@ async def test_a_count_stops_and_says_so(quiet: Service, operator: Caller, monke
 
     assert (found["waiting"], found["moreWaiting"]) == (2, True)
     assert (found["overdue"], found["moreOverdue"]) == (2, True)
+
+
+async def test_deliveries_are_counted_by_how_they_go(quiet: Service, operator: Caller) -> None:
+    late, later, leased, off, gone = await listen(quiet, 5)
+    await change(quiet, "UPDATE subscriptions SET disabled_at = now() WHERE id IN (:off, :gone)", off=off, gone=gone)
+    await change(quiet, "UPDATE subscriptions SET deleted_at = now() WHERE id = :gone", gone=gone)
+    await quiet.caller.accepted(FLUX, **LATER)
+    due = (
+        "UPDATE deliveries SET due_at = now() + CAST(:wait AS interval), retrying = :again WHERE subscription_id = :id"
+    )
+    for subscription, wait, again in ((late, -90, True), (later, -30, False), (leased, 25, False)):
+        await change(quiet, due, id=subscription, wait=timedelta(seconds=wait), again=again)
+    await change(quiet, "UPDATE deliveries SET lease_token = gen_random_uuid() WHERE subscription_id = :id", id=leased)
+
+    found = (await stands(operator))["deliveries"]
+
+    assert 90 <= found.pop("oldestDueSeconds") < 180
+    assert found == {
+        "pending": 3,
+        "morePending": False,
+        "undelivered": 1,
+        "moreUndelivered": False,
+        "disabledSubscriptions": 1,
+    }
+
+
+async def test_no_delivery_is_late_before_its_time(quiet: Service, operator: Caller) -> None:
+    await listen(quiet, 1)
+    await quiet.caller.accepted(FLUX, **LATER)
+    await change(quiet, "UPDATE deliveries SET due_at = now() + interval '1 hour'")
+
+    found = (await stands(operator))["deliveries"]
+
+    assert (found["pending"], found["oldestDueSeconds"]) == (1, None)
+
+
+async def test_a_count_of_deliveries_stops_and_says_so(
+    quiet: Service, operator: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(status, "MOST_COUNTED", 2)
+    on = await listen(quiet, 3)
+    off = await listen(quiet, 3)
+    for subscription in off:
+        await change(quiet, "UPDATE subscriptions SET disabled_at = now() WHERE id = :id", id=subscription)
+    assert len({*on, *off}) == 6
+    await quiet.caller.accepted(FLUX, **LATER)
+
+    found = (await stands(operator))["deliveries"]
+
+    assert (found["pending"], found["morePending"]) == (2, True)
+    assert (found["undelivered"], found["moreUndelivered"]) == (2, True)
+    assert found["disabledSubscriptions"] == 2
 
 
 async def test_a_key_is_held_until_its_time_then_probed_then_ready(quiet: Service, operator: Caller) -> None:
@@ -240,6 +308,42 @@ async def test_the_oldest_that_waits_is_found_without_reading_all_that_wait(quie
     read = list(rows_read(plan[0][0]["Plan"]))
     assert {name for name, _ in read} <= {"ix_jobs_waiting", "ix_jobs_in_flight", "ix_jobs_overdue", "teams", "head"}
     assert sum(count for _, count in read) < 200
+
+
+async def test_the_oldest_that_is_due_is_found_without_reading_all_that_are_or_that_ended(quiet: Service) -> None:
+    """By the index, one step for each lane of each target."""
+    await listen(quiet, 3)
+    await quiet.caller.accepted(FLUX, **LATER)
+    await change(
+        quiet,
+        """
+        INSERT INTO deliveries (id, event_id, event_at, event_type, team_id, job_id, subscription_id, target, created_at,
+            status, ended_at, due_at, retrying)
+        SELECT gen_random_uuid(), gen_random_uuid(), event_at, event_type, team_id, job_id, subscription_id, target,
+            created_at,
+            CASE WHEN n <= 3000 THEN 'pending' WHEN n <= 4000 THEN 'undelivered' ELSE 'delivered' END,
+            CASE WHEN n > 3000 THEN created_at END,
+            CASE WHEN n <= 3000 THEN created_at - n * interval '1 s' END,
+            n % 2 = 0 AND n <= 3000
+        FROM deliveries CROSS JOIN generate_series(1, 10000) AS n
+        """,
+    )
+    async with quiet.ctx.db.reading() as connection:
+        await connection.execute(text("VACUUM ANALYZE deliveries"))
+
+    telling = await status.read_telling(quiet.ctx)
+    (plan,) = await quiet.rows(
+        f"EXPLAIN (ANALYZE, FORMAT JSON) {queries._COUNT_DELIVERIES.text}", now=quiet.ctx.now(), limit=101
+    )
+
+    assert telling.pending == 9003
+    assert telling.oldest_due_seconds is not None
+    assert telling.oldest_due_seconds >= 3000
+    assert telling.undelivered == 3000
+    read = list(rows_read(plan[0][0]["Plan"]))
+    indexes = {"ix_deliveries_due", "ix_deliveries_undelivered"}
+    assert indexes <= {name for name, _ in read} <= indexes | {"ix_subscriptions_team", "subscriptions", "head"}
+    assert sum(count for _, count in read) < 300
 
 
 def rows_read(node: dict[str, Any]) -> Any:
