@@ -1,14 +1,26 @@
-"""The time, handed down so that tests can move it. All times are aware and in UTC."""
+"""The time, handed down so that tests can move it, and as it stands in ids. All times are aware and in UTC."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
+from uuid import UUID
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def timestamp(time: datetime) -> str:
     """ISO 8601 in UTC with milliseconds and a `Z`, as Apiframe writes times."""
     return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def first_id(time: datetime) -> UUID:
+    """The smallest UUIDv7 that could be made in the millisecond of this time: those of before are below it (RFC 9562, 5.7).
+
+    So a table without an index on its times is read up to a time by its primary key.
+    """
+    milliseconds = (time - _EPOCH) // timedelta(milliseconds=1)
+    return UUID(int=milliseconds << 80 | 0x7 << 76 | 0b10 << 62)
 
 
 class Clock(Protocol):

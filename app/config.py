@@ -95,7 +95,7 @@ class Settings(BaseSettings):
         24.0, gt=0, le=720, description="How long a job may run upstream before it is given up as FAILED."
     )
     retention_days: int = Field(
-        30, ge=4, le=3650, description="How long events, attempts and the bodies of webhooks are kept."
+        30, ge=4, le=3650, description="How long events, deliveries, attempts and the bodies of webhooks are kept."
     )
     allowed_targets: Annotated[tuple[str, ...], NoDecode] = Field(
         (),

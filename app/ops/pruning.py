@@ -1,14 +1,15 @@
-"""Drop what is past its retention, a day's partition at a time. Events are declared gone before they are."""
+"""Drop what is past retention: a day's partition, a batch of rows at a time. Events are declared gone before they are."""
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 import structlog
 
 from app import partitions
 from app.context import Context
+from app.deliveries.queries import history, replays
 from app.events.queries import forget_days, list_forgotten_days
 from app.models.events import Event
 
@@ -18,10 +19,32 @@ GRACE: Final = timedelta(minutes=1)
 """Whoever asked for events before they were declared gone has its answer by then: no statement takes so long."""
 
 
+BATCH: Final = 1000
+"""Rows that are deleted in one transaction: few enough to be done in no time."""
+
+
 async def prune_once(ctx: Context) -> int:
-    """Drop the oldest partition that is past retention, and return how many those were: one, or none that may go yet."""
+    """Delete a batch of rows and drop the oldest partition that are past retention; return how many those were, in all.
+
+    None means that nothing else may go yet. Rows come first: where a partition is in use, its turn ends in an error.
+    """
     now = ctx.now()
     before = now - timedelta(days=ctx.settings.retention_days)
+    return await _delete_rows(ctx, before) + await _drop_partition(ctx, before, now)
+
+
+async def _delete_rows(ctx: Context, before: datetime) -> int:
+    """Delete deliveries and replays. Retention ends with a day, as it does for the events that they are about."""
+    day = before.replace(hour=0, minute=0, second=0, microsecond=0)
+    async with ctx.db.transaction() as tx:
+        deliveries = await history.delete_ended(tx, day, limit=BATCH)
+        replayed = await replays.delete_ended(tx, day, limit=BATCH)
+    if deliveries or replayed:
+        log.info("rows.deleted", deliveries=deliveries, replays=replayed)
+    return deliveries + replayed
+
+
+async def _drop_partition(ctx: Context, before: datetime, now: datetime) -> int:
     async with ctx.db.transaction() as tx:
         await partitions.lock(tx)
         old = await partitions.list_before(tx, before)

@@ -12,6 +12,7 @@ import msgspec
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.clock import first_id
 from app.db import AnyRow
 
 _DELIVERY: Final = """d.id, d.event_id, d.event_type, d.event_at, d.team_id, d.job_id, d.subscription_id, d.callback_url,
@@ -206,15 +207,24 @@ _UPSERT_DUE: Final = text(
 
 
 async def delete_ended(tx: AsyncConnection, before: datetime, *, limit: int) -> int:
-    """Forget deliveries that ended and whose events are past retention; how many those were."""
-    done = await tx.execute(
-        text(
-            """
-            DELETE FROM deliveries WHERE id IN (
-                SELECT id FROM deliveries WHERE created_at < :before AND due_at IS NULL ORDER BY id LIMIT :limit
-            )
-            """
-        ),
-        {"before": before, "limit": limit},
-    )
+    """Forget deliveries that ended, of events of before a time and made before it too; how many those were.
+
+    A job says for ever how its callback fared, so the delivery that tells it stays. Those stay behind at the low end of
+    the ids, which is why they are gone through from the other one.
+    """
+    done = await tx.execute(_DELETE_ENDED, {"before": before, "before_id": first_id(before), "limit": limit})
     return done.rowcount
+
+
+# What is about to be made again is locked or, once that is committed, not over any more: it stays in both cases.
+_DELETE_ENDED: Final = text(
+    """
+    WITH ended AS (
+        SELECT id FROM deliveries
+        WHERE id < :before_id AND event_at < :before AND due_at IS NULL
+            AND (subscription_id IS NOT NULL OR event_type = 'job.progress')
+        ORDER BY id DESC LIMIT :limit FOR UPDATE SKIP LOCKED
+    )
+    DELETE FROM deliveries USING ended WHERE deliveries.id = ended.id
+    """
+)

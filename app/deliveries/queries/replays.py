@@ -10,6 +10,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.clock import first_id
 from app.db import AnyRow
 
 _COLUMNS: Final = """r.id, r.subscription_id, r.created_at, r.undelivered_only, r.begins_at, r.ends_at, r.per_second,
@@ -91,3 +92,20 @@ async def abort(tx: AsyncConnection, replay_id: UUID, now: datetime) -> bool:
         {"id": replay_id, "now": now},
     )
     return done.rowcount == 1
+
+
+async def delete_ended(tx: AsyncConnection, before: datetime, *, limit: int) -> int:
+    """Forget replays that ended before a time; how many those were."""
+    done = await tx.execute(_DELETE_ENDED, {"before": before, "before_id": first_id(before), "limit": limit})
+    return done.rowcount
+
+
+_DELETE_ENDED: Final = text(
+    """
+    WITH ended AS (
+        SELECT id FROM replays WHERE id < :before_id AND ended_at < :before
+        ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED
+    )
+    DELETE FROM replays USING ended WHERE replays.id = ended.id
+    """
+)
