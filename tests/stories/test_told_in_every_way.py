@@ -1,0 +1,83 @@
+"""One job, told in every way: to a subscription, to its own callback, by a stream, in the feed and in the trace."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+from typing import Any
+
+import httpx
+
+from tests.harness import FLUX, Service, eventually
+from tests.listening import listening
+from tests.receivers import Received, receiving
+
+ENDINGS = ("job.completed", "job.failed", "job.cancelled")
+
+
+def signed(received: Received, secret: str) -> str:
+    """The signature by the rules of Standard Webhooks, made apart from the service's own code."""
+    content = f"{received.id}.{received.headers['webhook-timestamp']}.".encode() + received.body
+    key = base64.b64decode(secret.removeprefix("whsec_"))
+    return "v1," + base64.b64encode(hmac.digest(key, content, "sha256")).decode()
+
+
+def ending(events: list[dict[str, Any]]) -> dict[str, Any]:
+    """The one event that says that the job is over."""
+    (last,) = [event for event in events if event["type"] in ENDINGS]
+    return last
+
+
+async def told(http: httpx.AsyncClient, path: str) -> dict[str, Any]:
+    answer = await http.get(path)
+    assert answer.status_code == 200, answer.text
+    body: dict[str, Any] = answer.json()
+    return body
+
+
+async def test_a_job_is_told_the_same_to_a_subscription_a_callback_a_stream_and_in_the_feed(service: Service) -> None:
+    listener = await service.new_caller("tests", ("subscribe", "read"))
+    async with (
+        receiving() as subscribed,
+        receiving() as called,
+        listening(service.url, key=listener.key) as stream,
+    ):
+        answer = await listener.http.post("/v1/subscriptions", json={"url": subscribed.url, "types": ["job.*"]})
+        subscription = answer.json()
+        job_id = await service.caller.accepted(
+            FLUX | {"webhook_url": called.url, "webhookEvents": ["completed", "failed"], "metadata": {"order": 7}}
+        )
+        await stream.until(lambda one: "job.completed" in one.types)
+        await called.wait(1)
+        await subscribed.wait(len(stream.messages))
+        job = await eventually(lambda: service.caller.read(job_id), lambda seen: seen["webhookStatus"] == "delivered")
+
+    streamed = [message.event for message in stream.messages]
+    fed = (await told(listener.http, f"/v1/jobs/{job_id}/events?after=0"))["events"]
+    delivered = sorted((received.event for received in subscribed.received), key=lambda event: int(event["sequence"]))
+    assert streamed == fed == delivered
+    assert {received.id: received.event["id"] for received in subscribed.received} == {
+        event["id"]: event["id"] for event in fed
+    }
+    assert all(one.headers["webhook-signature"] == signed(one, subscription["secret"]) for one in subscribed.received)
+
+    data = ending(fed)["data"]
+    assert data | {"webhookStatus": "delivered"} == job
+    assert (data["status"], data["metadata"]) == ("COMPLETED", {"order": 7})
+    (callback,) = called.received
+    assert callback.event == {
+        "event": "completed",
+        "jobId": data["id"],
+        **{name: data[name] for name in ("status", "progress", "result", "model", "creditCost", "completedAt")},
+    }
+    secret = hashlib.sha256(service.caller.key.encode()).digest()
+    signature = "sha256=" + hmac.digest(secret, callback.body, "sha256").hex()
+    assert callback.headers["x-webhook-signature"] == signature
+
+    async def steps() -> list[tuple[str, str, int]]:
+        steps = (await told(service.caller.http, f"/v1/jobs/{job_id}/trace"))["steps"]
+        return sorted((one["by"], one["event"], one["httpStatus"]) for one in steps if one["what"] == "attempt")
+
+    wanted = [(subscription["id"], event["type"], 200) for event in fed] + [("callback", "job.completed", 200)]
+    await eventually(steps, lambda seen: seen == sorted(wanted))
