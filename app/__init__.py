@@ -6,6 +6,7 @@ webhook (`webhooks/`) or is asked (`jobs/reconcile`), and every word it says goe
     cli                the console script `framehook`
     demo               the whole product in one terminal
     faults             `kill -9` of everything under load, and the books compared afterwards
+    listen             events of a running service, posted to a developer's laptop
     serving            processes: what must hold before they start, and none left behind after
     main reference     the whole HTTP surface on one screen, and what OpenAPI says of it
     workers            the table of background loops

@@ -17,7 +17,7 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 LAYERS: Final = (
     ("__main__",),
     ("cli",),
-    ("demo", "faults"),  # the whole product in one terminal, shown or put to the test: commands of `cli`
+    ("demo", "faults", "listen"),  # the whole product in one terminal, shown, put to the test, or heard from outside
     ("serving",),  # processes around the application that `main` makes
     ("main",),
     ("workers", "reference"),  # `reference` describes the routes of `main` and knows none of their packages
@@ -55,6 +55,7 @@ MAY_PRINT: Final = frozenset(
         "app.cli.running",
         "app.cli.keys",
         "app.cli.jobs",
+        "app.cli.listen",
         "app.cli.subscriptions",
         "app.demo",
         "app.faults.report",

@@ -10,6 +10,7 @@ from app import serving
 from app.cli import running
 from app.cli.jobs import jobs
 from app.cli.keys import keys
+from app.cli.listen import listen
 from app.cli.subscriptions import subscriptions
 from app.db import OUTAGES, is_outage
 from app.errors import ApiError, StartupError
@@ -23,7 +24,7 @@ app = typer.Typer(
 )
 for command in (
     *(running.serve, running.worker, running.migrate, running.doctor, running.pause, running.resume),
-    *(running.demo, running.simulate, running.faults),
+    *(listen, running.demo, running.simulate, running.faults),
 ):
     app.command()(command)
 for group in (keys, jobs, subscriptions):
