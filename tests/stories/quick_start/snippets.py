@@ -10,7 +10,7 @@ from typing import Final
 README: Final = Path(__file__).resolve().parents[3] / "README.md"
 
 VARIABLES: Final = ("FRAMEHOOK_URL", "FRAMEHOOK_KEY")
-"""What the snippets of the first call read from their environment. They are no settings of the service."""
+"""What the snippets read from their environment. They are no settings of the service."""
 
 _FENCE: Final = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)
 _LINE: Final = re.compile(r"^(?:(#+) (.+)|```(\w*))$", re.MULTILINE)
@@ -41,7 +41,15 @@ def read_snippets(text: str) -> list[Snippet]:
 
 def first_call(language: str) -> str:
     """The first call in one language: all its blocks under its heading, one after the other."""
-    heading = {"bash": "curl", "python": "Python", "javascript": "JavaScript"}[language]
+    return _blocks({"bash": "curl", "python": "Python", "javascript": "JavaScript"}[language], language)
+
+
+def receiver(language: str) -> str:
+    """The receiver of webhooks in one language."""
+    return _blocks("Receiving webhooks", language)
+
+
+def _blocks(heading: str, language: str) -> str:
     snippets = read_snippets(README.read_text(encoding="utf-8"))
     blocks = [one.code for one in snippets if (one.heading, one.language) == (heading, language)]
     assert blocks, f"the README has no {language} under the heading {heading}"
