@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import re
+import signal
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
@@ -130,13 +131,20 @@ def test_a_service_that_is_killed_and_started_again_costs_no_event_and_doubles_n
             receiver.answers += [slowly] * 30
             command = ("--forward", receiver.url, "--secret", secret)
             listener = await asyncio.to_thread(listen, launch, url, *command)
-            await asyncio.to_thread(complete, url, 6)
-            await receiver.wait(5)
+            with client(url) as caller:
+                job_ids = [await asyncio.to_thread(submit, caller) for _ in range(6)]
+            await receiver.wait(3)
+            # Stopped, so that it is away while things happen and not back before the service is.
+            listener.signal(signal.SIGSTOP)
             await asyncio.to_thread(service.kill_all)
-            await soon(partial(said, listener), lambda text: "Trying again in 2 s." in text)
             service = launch("serve", **settings)
             await asyncio.to_thread(ready, service)
             await asyncio.to_thread(complete, url, 2)
+            with client(url) as caller:
+                for job_id in job_ids:
+                    assert (await asyncio.to_thread(partial(read, caller, job_id, wait=30)))["status"] == "COMPLETED"
+            listener.signal(signal.SIGCONT)
+            await soon(partial(said, listener), lambda text: "Trying again in 1 s." in text)
             ids = await has_all(receiver, database_url)
             await soon(partial(count_lines, listener), lambda seen: seen == len(ids))
             assert [received.id for received in receiver.received] == ids
