@@ -63,6 +63,7 @@ class Context:
         self.introductions_failed = 0
         self.failures: Counter[str] = Counter()  # submissions in a row without a clear answer, by upstream key
         self.in_hand: Counter[tuple[bool, str]] = Counter()  # deliveries being made, by lane and target
+        self.hanging: set[str] = set()  # targets whose last delivery got no answer in time
 
     def now(self) -> datetime:
         """The time by the clock that was handed in."""

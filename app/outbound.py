@@ -13,6 +13,7 @@ import re
 import socket
 import ssl
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
@@ -40,7 +41,9 @@ LONGEST_HEADER: Final = 4096
 LOOKUPS_AT_ONCE: Final = 64
 NAMES_KEPT_SECONDS: Final = 10
 LOOKUP_SECONDS: Final = 5.0
-"""Whoever only asks where a name leads waits so long; a timeout is one of the OSErrors."""
+"""A name that takes longer is not waited for, which leaves time for the call."""
+
+MOST_NAMES: Final = 10_000
 
 IDLE_SECONDS: Final = 4.0
 """A connection is kept for less than the 5 s after which Node's servers, by default, close it under our next call."""
@@ -144,8 +147,7 @@ class Outbound:
     async def refusal(self, url: str) -> str | None:
         """Why a URL must not be called, as its name resolves now; None: it may be, or its name does not resolve (soon)."""
         try:
-            async with asyncio.timeout(LOOKUP_SECONDS):
-                await self._guard.resolve(self._targets.check(url).raw_host or "")
+            await self._guard.resolve(self._targets.check(url).raw_host or "")
         except TargetRefused as refused:
             return str(refused)
         except OSError:
@@ -204,15 +206,18 @@ class _Guard(AbstractResolver):
         self._targets = targets
         self._lookup = lookup
         self._threads = ThreadPoolExecutor(LOOKUPS_AT_ONCE, thread_name_prefix="lookup")
+        self._looking = 0
+        self._known: OrderedDict[str, Sequence[str]] = OrderedDict()
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        found = await asyncio.get_running_loop().run_in_executor(self._threads, self._lookup, host)
+        found = await self._find(host)
         refusals = {address: self._targets.refusal(host, address) for address in found}
         admitted = [address for address, refusal in refusals.items() if refusal is None]
         if not admitted:
-            raise TargetRefused(next(filter(None, refusals.values()), f"{host} has no address"))
+            # Which address it is, is nothing to tell those who may not know the names of this network.
+            raise TargetRefused(f"{host} leads to no public address" if found else f"{host} has no address")
         return [
             ResolveResult(
                 hostname=host,
@@ -224,6 +229,35 @@ class _Guard(AbstractResolver):
             )
             for address in admitted
         ]
+
+    async def _find(self, host: str) -> Sequence[str]:
+        """Look a name up. Where that takes too long, or slow names take up all threads, what was found before serves.
+
+        A thread goes on until its system call ends, whoever still waits for it.
+        """
+        known = self._known.get(host)
+        if known is not None and self._looking >= LOOKUPS_AT_ONCE:
+            return known
+        self._looking += 1
+        looking = asyncio.get_running_loop().run_in_executor(self._threads, self._lookup, host)
+        looking.add_done_callback(self._note_end)
+        try:
+            async with asyncio.timeout(LOOKUP_SECONDS):
+                found = await asyncio.shield(looking)
+        except TimeoutError:
+            if known is None:
+                raise OSError(f"{host} was not resolved within {LOOKUP_SECONDS:g} s") from None
+            return known
+        self._known[host] = found
+        self._known.move_to_end(host)
+        if len(self._known) > MOST_NAMES:
+            self._known.popitem(last=False)
+        return found
+
+    def _note_end(self, looking: asyncio.Future[Sequence[str]]) -> None:
+        self._looking -= 1
+        if not looking.cancelled():
+            looking.exception()  # whoever waited was told, or waits no longer
 
     async def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)

@@ -91,7 +91,7 @@ def try_subscription(subscription_id: SubscriptionId, as_json: AsJson = False) -
 @subscriptions.command("enable")
 def enable_subscription(subscription_id: SubscriptionId) -> None:
     """Enable a subscription again. What happened meanwhile is kept: framehook subscriptions replay."""
-    _do(lambda ctx, who: every.change(ctx, who, every.parse_id(subscription_id), {"enabled": True}))
+    _do(lambda ctx, who: every.enable(ctx, who, every.parse_id(subscription_id)))
     out.print(f"Enabled {subscription_id}.")
 
 

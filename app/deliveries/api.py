@@ -24,7 +24,7 @@ async def create_subscription(request: Request) -> Response:
     and values that a job's metadata must hold) narrow them down. `headers` are sent along. `rateLimit` is the most
     deliveries a minute. `allTeams` needs the scope `admin`. The URL must be a public one, unless the operator allows it.
     """
-    who = await _subscriber(request)
+    who = await caller(request, "subscribe")
     body = await read_object(request, largest=LARGEST_BODY)
     return json_response(await subscriptions.create(context(request), who, body), status=201)
 
@@ -42,28 +42,26 @@ async def get_subscription(request: Request) -> Response:
 
 async def change_subscription(request: Request) -> Response:
     """Change some fields of a subscription. `enabled: false` ends what is due to it as undelivered; it can be replayed."""
-    who = await _subscriber(request)
+    who = await caller(request, "subscribe")
     body = await read_object(request, largest=LARGEST_BODY)
     return json_response(await subscriptions.change(context(request), who, _subscription_id(request), body))
 
 
 async def delete_subscription(request: Request) -> Response:
     """End a subscription for good. Answers 204."""
-    await subscriptions.delete(context(request), await _subscriber(request), _subscription_id(request))
+    await subscriptions.delete(context(request), await caller(request, "subscribe"), _subscription_id(request))
     return Response(status_code=204)
 
 
 async def enable_subscription(request: Request) -> Response:
     """Enable a subscription again. What happened meanwhile is kept as undelivered: replay it if you want it."""
     who = await _subscriber(request)
-    return json_response(
-        await subscriptions.change(context(request), who, _subscription_id(request), {"enabled": True})
-    )
+    return json_response(await subscriptions.enable(context(request), who, _subscription_id(request)))
 
 
 async def rotate_secret(request: Request) -> Response:
     """Make a new secret, shown now and never again. Both secrets sign for `graceSeconds`, a day if nothing is said."""
-    who = await _subscriber(request)
+    who = await caller(request, "subscribe")
     body = await read_object(request, largest=LARGEST_BODY)
     grace = _grace_seconds(body)
     shown = await subscriptions.rotate_secret(context(request), who, _subscription_id(request), grace_seconds=grace)
@@ -143,6 +141,8 @@ def _subscription_id(request: Request) -> Any:
 
 
 def _grace_seconds(body: dict[str, Any]) -> float | None:
+    if unknown := [name for name in body if name != "graceSeconds"]:
+        raise Invalid(details={name: ["No such field"] for name in unknown})
     grace = body.get("graceSeconds")
     is_number = isinstance(grace, int | float) and not isinstance(grace, bool)
     if grace is not None and not (is_number and 0 <= grace <= LONGEST_GRACE_SECONDS):

@@ -6,6 +6,7 @@ that was away for a day, takes up its own places and nobody else's.
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from datetime import timedelta
@@ -24,9 +25,22 @@ TIMEOUT_SECONDS: Final = 15.0
 LEASE: Final = timedelta(seconds=TIMEOUT_SECONDS + 10)
 """The attempt, and time to record what came of it."""
 
-PLACES: Final = {False: 200, True: 50}
-PLACES_PER_TARGET: Final = {False: 16, True: 4}
-"""How many deliveries a process makes at once, in all and for one target; False is the lane of first attempts."""
+LEAST_LEASE: Final = timedelta(seconds=TIMEOUT_SECONDS + 5)
+"""An attempt is begun only with so much of its lease left."""
+
+MOST_HANGING: Final = 10_000
+"""So many targets are remembered; then all are given another chance."""
+
+TOKEN_SECONDS: Final = 1.0
+"""Where a rate limit holds deliveries back, another look is taken after so long."""
+
+PLACES: Final = {False: 400, True: 100}
+PLACES_PER_TARGET: Final = {False: 10, True: 4}
+"""How many deliveries a process makes at once, in all and for one target; False is the lane of first attempts.
+
+A target whose last attempt got no answer in time has one place until it answers: forty targets that begin to hang at once
+fill a lane for one timeout, and from then on four hundred would have to.
+"""
 
 
 async def claim(ctx: Context) -> list[AnyRow]:
@@ -45,6 +59,7 @@ async def _lease(ctx: Context, tx: AsyncConnection, *, retrying: bool) -> Sequen
     places = PLACES[retrying] - taken.total()
     if places <= 0:
         return []
+    taken.update(dict.fromkeys(ctx.hanging, PLACES_PER_TARGET[retrying] - 1))
     allowed = await _allowances(ctx, tx, retrying=retrying)
     leased = await sending.lease_due(
         tx,
@@ -59,6 +74,8 @@ async def _lease(ctx: Context, tx: AsyncConnection, *, retrying: bool) -> Sequen
     counts = Counter(row.target for row in leased)
     left = {target: tokens - counts[target] for target, tokens in allowed.items() if counts[target]}
     await sending.write_tokens(tx, left, ctx.now())
+    if left and min(left.values()) < 1:
+        asyncio.get_running_loop().call_later(TOKEN_SECONDS, ctx.notify.nudge, ["deliver"])
     return leased
 
 
@@ -73,11 +90,22 @@ def take_place(ctx: Context, claimed: AnyRow) -> None:
     ctx.in_hand[(claimed.retrying, claimed.target)] += 1
 
 
+def note_answer(ctx: Context, claimed: AnyRow, *, in_time: bool) -> None:
+    """Remember which targets hang, so that they take up one place each."""
+    if in_time:
+        ctx.hanging.discard(claimed.target)
+        return
+    if len(ctx.hanging) >= MOST_HANGING:
+        ctx.hanging.clear()
+    ctx.hanging.add(claimed.target)
+
+
 def give_back_place(ctx: Context, claimed: AnyRow) -> None:
     """Free the place of a delivery that was made, and have another one claimed if somebody may wait for it."""
     lane = claimed.retrying
     place = (lane, claimed.target)
-    was_full = ctx.in_hand[place] >= PLACES_PER_TARGET[lane] or _taken(ctx, lane) >= PLACES[lane]
+    most = 1 if claimed.target in ctx.hanging else PLACES_PER_TARGET[lane]
+    was_full = ctx.in_hand[place] >= most or _taken(ctx, lane) >= PLACES[lane]
     ctx.in_hand[place] -= 1
     if not ctx.in_hand[place]:
         del ctx.in_hand[place]

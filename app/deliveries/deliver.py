@@ -22,8 +22,8 @@ from app.apiframe.callback import callback_body, callback_event, callback_header
 from app.context import Context
 from app.db import AnyRow
 from app.deliveries import health
-from app.deliveries.claim import TIMEOUT_SECONDS, claim, give_back_place
-from app.deliveries.publish import DISABLED, TOPICS, publish
+from app.deliveries.claim import LEAST_LEASE, TIMEOUT_SECONDS, claim, give_back_place, note_answer
+from app.deliveries.publish import DELETED, DISABLED, TOPICS, publish
 from app.deliveries.queries import sending
 from app.deliveries.queries.sending import AttemptRow, Health, Outcome
 from app.deliveries.signing import signed_headers
@@ -84,11 +84,13 @@ async def _start_claimed(ctx: Context) -> list[asyncio.Task[Sent | None]]:
 
 
 async def deliver(ctx: Context, claimed: AnyRow) -> Sent | None:
-    """Make one claimed delivery and record it; None where it ended without being made."""
+    """Make one claimed delivery and record it; None where it was not made."""
     try:
         if (verdict := _unsent(claimed)) is not None:
             await ctx.batched(end, Ended(claimed, verdict))
             return None
+        if claimed.leased_until - ctx.now() < LEAST_LEASE:
+            return None  # its lease may be over before it is made: whoever claims it next makes it
         sent = await attempt(ctx, claimed)
         if await ctx.batched(record, sent):
             ctx.notify.nudge(TOPICS)
@@ -101,11 +103,13 @@ async def deliver(ctx: Context, claimed: AnyRow) -> Sent | None:
 def _unsent(claimed: AnyRow) -> Verdict | None:
     """What becomes of a delivery that is not to be made after all."""
     if claimed.data is None:
-        return Verdict("undelivered", PAST_RETENTION)
+        return Verdict("undelivered", PAST_RETENTION, unmade=True)
+    if claimed.deleted:
+        return Verdict("undelivered", DELETED, unmade=True)
     if claimed.disabled and not _is_trial(claimed):
-        return Verdict("undelivered", DISABLED)
+        return Verdict("undelivered", DISABLED, unmade=True)
     if _is_progress(claimed) and claimed.job_is_over:
-        return Verdict("dropped", SUPERSEDED)
+        return Verdict("dropped", SUPERSEDED, unmade=True)
     return None
 
 
@@ -122,13 +126,17 @@ def _is_progress(claimed: AnyRow) -> bool:
 async def attempt(ctx: Context, claimed: AnyRow) -> Sent:
     """Sign and POST a claimed delivery, and judge what comes back. Nothing is recorded here."""
     at = ctx.now()
-    body, headers = _callback(claimed) if claimed.subscription_id is None else _event(claimed, at)
-    own = {"content-type": "application/json", **headers}
-    given = claimed.headers or {}
-    reply = await ctx.http.post(claimed.url, body, {**given, **own}, timeout_seconds=TIMEOUT_SECONDS)
+    given, own, reply = claimed.headers or {}, {}, Reply(status=None, error="it could not be sent", seconds=0)
+    try:
+        body, headers = _callback(claimed) if claimed.subscription_id is None else _event(claimed, at)
+        own = {"content-type": "application/json", **headers}
+        reply = await ctx.http.post(claimed.url, body, {**given, **own}, timeout_seconds=TIMEOUT_SECONDS)
+    except Exception:  # whatever it is, it is recorded as a failure: unrecorded it would be repeated for ever
+        log.exception("delivery.failed", delivery=str(claimed.delivery_id))
+    note_answer(ctx, claimed, in_time=reply.status is not None or reply.seconds < TIMEOUT_SECONDS)
     verdict = judge(
         reply.status,
-        claimed.attempt_count,
+        _number(claimed),
         random.random(),  # noqa: S311 - jitter, not a secret
         retry_after=reply.retry_after_seconds,
         once=_is_trial(claimed) or _is_progress(claimed),
@@ -181,7 +189,6 @@ async def record(ctx: Context, tx: AsyncConnection, sent: Sequence[Sent]) -> lis
     await sending.record_outcomes(tx, [_outcome(one.claimed, one.verdict, now) for one in counted], now)
     await sending.record_health(tx, list(healths.values()), now)
     if over:
-        await sending.end_pending(tx, list(over), DISABLED, now)
         await publish(ctx, tx, [health.disabled_news(rows[each], reason, now) for each, reason in over.items()])
     return [bool(over)] * len(sent)
 
@@ -189,7 +196,7 @@ async def record(ctx: Context, tx: AsyncConnection, sent: Sequence[Sent]) -> lis
 def _healths(rows: Mapping[UUID, AnyRow], sent: Sequence[Sent], now: datetime) -> dict[UUID, Health]:
     verdicts: dict[UUID, list[Verdict]] = {}
     for one in sent:
-        if one.claimed.subscription_id in rows:
+        if one.claimed.subscription_id in rows and not _is_trial(one.claimed):
             verdicts.setdefault(one.claimed.subscription_id, []).append(one.verdict)
     found = {each: health.health_of(rows[each], said, now) for each, said in verdicts.items()}
     return {each: one for each, one in found.items() if one is not None}
@@ -197,7 +204,18 @@ def _healths(rows: Mapping[UUID, AnyRow], sent: Sequence[Sent], now: datetime) -
 
 def _outcome(claimed: AnyRow, verdict: Verdict, now: datetime) -> Outcome:
     due_at = None if verdict.again_seconds is None else now + timedelta(seconds=verdict.again_seconds)
-    return Outcome(id=claimed.delivery_id, status=verdict.ended or "pending", reason=verdict.reason, due_at=due_at)
+    return Outcome(
+        id=claimed.delivery_id,
+        attempt_count=claimed.attempt_count if verdict.unmade else _number(claimed),
+        status=verdict.ended or "pending",
+        reason=verdict.reason,
+        due_at=due_at,
+    )
+
+
+def _number(claimed: AnyRow) -> int:
+    """Which attempt this is, from 1: those that nobody recorded do not count."""
+    return int(claimed.attempt_count) + 1
 
 
 def _attempt(sent: Sent, now: datetime) -> AttemptRow:
@@ -205,7 +223,7 @@ def _attempt(sent: Sent, now: datetime) -> AttemptRow:
         id=sent.id,
         delivery_id=sent.claimed.delivery_id,
         at=sent.at,
-        number=sent.claimed.attempt_count,
+        number=_number(sent.claimed),
         seconds=round(sent.reply.seconds, 4),
         status=sent.reply.status,
         error=sent.reply.error,
@@ -225,7 +243,7 @@ def _tell(ctx: Context, sent: Sent) -> None:
         delivery=str(sent.claimed.delivery_id),
         event_id=str(sent.claimed.event_id),
         event_type=sent.claimed.event_type,
-        attempt=sent.claimed.attempt_count,
+        attempt=_number(sent.claimed),
         status=sent.reply.status,
         error=sent.reply.error,
         seconds=round(sent.reply.seconds, 3),

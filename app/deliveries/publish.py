@@ -116,6 +116,7 @@ def _due(one: News, event: NewEvent, listening: Iterable[AnyRow], now: datetime)
 
 
 DISABLED = "the subscription is disabled"
+DELETED = "the subscription was deleted"
 
 
 def _callback(callback: Callback, event: NewEvent, now: datetime) -> NewDelivery:
@@ -128,6 +129,6 @@ def _callback(callback: Callback, event: NewEvent, now: datetime) -> NewDelivery
         job_id=event.job_id,
         callback_url=callback.url,
         callback_key_id=callback.key_id,
-        target=f"callback {urlsplit(callback.url).netloc}",
+        target=f"callback {event.team_id} {urlsplit(callback.url).netloc.lower()}",
         due_at=now,
     )

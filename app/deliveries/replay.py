@@ -32,7 +32,7 @@ PER_SECOND: Final = 50
 HIGHEST_PER_SECOND: Final = 1000
 PART_SECONDS: Final = 1.0
 MOST_COUNTED: Final = 100_000
-"""A replay is of so many deliveries at most; a longer time is replayed in parts."""
+"""A replay is of so many deliveries at most, the oldest ones; `hasMore` says that there may be others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +50,8 @@ class ReplayRequest:
         """Read a body; raise Invalid with every fault."""
         faults = {name: ["No such field"] for name in body if name not in _FIELDS}
         times = {name: _read_time(body.get(name), name, faults) for name in ("from", "to")}
+        if times["from"] and times["to"] and times["from"] >= times["to"]:
+            faults["to"] = ["Must be later than `from`"]
         for name in ("undeliveredOnly", "dryRun"):
             if not isinstance(body.get(name, False), bool):
                 faults[name] = ["Expected true or false"]
@@ -71,10 +73,13 @@ _FIELDS: Final = ("from", "to", "undeliveredOnly", "perSecond", "dryRun")
 
 
 async def redeliver(ctx: Context, caller: Caller, delivery_id: UUID) -> dict[str, Any]:
-    """Make one delivery again, and return it. Raises NotFound, or Conflict while it is under way."""
+    """Make one delivery again, and return it. Raises NotFound, or Conflict while it is under way or may not be made."""
     async with ctx.db.transaction() as tx:
-        if await history.find_delivery(tx, caller.only_team, delivery_id) is None:
+        row = await history.find_delivery(tx, caller.only_team, delivery_id)
+        if row is None:
             raise NotFound("Delivery not found")
+        if row.subscription_id is not None:
+            _must_be_enabled(await queries.find_subscription(tx, None, row.subscription_id))
         if not await history.make_due(tx, [delivery_id], ctx.now()):
             raise Conflict("This delivery is under way already")
     ctx.notify.nudge(["deliver"])
@@ -89,11 +94,10 @@ async def start(ctx: Context, caller: Caller, subscription_id: UUID, asked: Repl
         subscription = await queries.find_subscription(tx, caller.only_team, subscription_id)
         if subscription is None:
             raise NotFound("Subscription not found")
-        count = await _count(tx, subscription, asked)
+        count, after_sequence = await _measure(tx, subscription, asked)
         if asked.dry_run:
             return {"totalCount": count, "hasMore": count >= MOST_COUNTED}
-        if subscription.disabled_at is not None:
-            raise Conflict("The subscription is disabled: enable it first")
+        _must_be_enabled(subscription)
         replay_id = uuid7()
         columns = {
             "id": replay_id,
@@ -105,12 +109,20 @@ async def start(ctx: Context, caller: Caller, subscription_id: UUID, asked: Repl
             "ends_at": min(asked.ends_at, now) if asked.ends_at else now,
             "per_second": asked.per_second,
             "total_count": count,
+            "after_sequence": after_sequence,
             "status": "running",
             "due_at": now,
         }
         await replays.insert_replay(tx, columns)
     ctx.notify.nudge(["replay"])
     return await show(ctx, caller, replay_id)
+
+
+def _must_be_enabled(subscription: AnyRow | None) -> None:
+    if subscription is None:
+        raise Conflict("The subscription was deleted")
+    if subscription.disabled_at is not None:
+        raise Conflict("The subscription is disabled: enable it first")
 
 
 async def abort(ctx: Context, caller: Caller, replay_id: UUID) -> dict[str, Any]:
@@ -153,47 +165,62 @@ def parse_id(text: str) -> UUID:
 
 
 async def run_once(ctx: Context) -> int:
-    """Make the next part of a replay due: as many deliveries as it may make in a second. Returns how many parts: 0 or 1."""
+    """Make the next part of a replay due: as many deliveries as it may make in a second. Returns how many parts: 0 or 1.
+
+    A replay whose part fails is due again later, so that it keeps no other one from its turn.
+    """
     now = ctx.now()
     async with ctx.db.transaction() as tx:
-        row = await replays.lock_due(tx, now)
-        if row is None:
-            return 0
-        done, after_sequence, after_delivery = (0, None, None) if row.disabled else await _make_part(tx, row, now)
-        over = done < row.per_second
-        await replays.record_part(
-            tx,
-            row.id,
-            done=done,
-            after_sequence=after_sequence,
-            after_delivery=after_delivery,
-            status=("aborted" if row.disabled else "done") if over else "running",
-            due_at=now + timedelta(seconds=PART_SECONDS),
-            ended_at=now if over else None,
-        )
-    ctx.notify.nudge(["deliver"])
+        replay_id = await replays.claim_due(tx, now, until=now + timedelta(seconds=PART_SECONDS))
+    if replay_id is None:
+        return 0
     asyncio.get_running_loop().call_later(PART_SECONDS, ctx.notify.nudge, ["replay"])
+    async with ctx.db.transaction() as tx:
+        row = await replays.lock_running(tx, replay_id)
+        if row is not None:
+            await _advance(tx, row, now)
+    ctx.notify.nudge(["deliver"])
     return 1
 
 
-async def _make_part(tx: AsyncConnection, row: AnyRow, now: datetime) -> tuple[int, int | None, UUID | None]:
+async def _advance(tx: AsyncConnection, row: AnyRow, now: datetime) -> None:
+    """Make the next part of a locked replay due, and end the replay with the last one, or with its subscription."""
+    limit = min(row.per_second, row.total_count - row.done_count)
+    done, after_sequence, after_delivery = (0, None, None) if row.disabled else await _make_part(tx, row, limit, now)
+    over = row.disabled or done < limit or row.done_count + done >= row.total_count
+    await replays.record_part(
+        tx,
+        row.id,
+        done=done,
+        after_sequence=after_sequence,
+        after_delivery=after_delivery,
+        status=("aborted" if row.disabled else "done") if over else "running",
+        ended_at=now if over else None,
+    )
+
+
+async def _make_part(
+    tx: AsyncConnection, row: AnyRow, limit: int, now: datetime
+) -> tuple[int, int | None, UUID | None]:
     """How many deliveries became due, and the last of them: in the log, or among the undelivered ones."""
     span = Span(row.begins_at, row.ends_at)
     if row.undelivered_only:
         after = row.after_delivery
-        ids = await history.list_undelivered(tx, row.subscription_id, span, after=after, limit=row.per_second)
+        ids = await history.list_undelivered(tx, row.subscription_id, span, after=after, limit=limit)
         await history.make_due(tx, ids, now)
         return len(ids), None, ids[-1] if ids else None
-    events = await history.list_matching(tx, row, span, after=row.after_sequence, limit=row.per_second)
+    events = await history.list_matching(tx, row, span, after=row.after_sequence, limit=limit)
     await history.upsert_due(tx, row.subscription_id, row.team_id, events, [uuid7() for _ in events], now)
     return len(events), events[-1].sequence if events else None, None
 
 
-async def _count(tx: AsyncConnection, subscription: AnyRow, asked: ReplayRequest) -> int:
+async def _measure(tx: AsyncConnection, subscription: AnyRow, asked: ReplayRequest) -> tuple[int, int]:
+    """How many deliveries it would be, and the number of the event before the first of them."""
     span = Span(asked.begins_at, asked.ends_at)
     if asked.undelivered_only:
-        return len(await history.list_undelivered(tx, subscription.id, span, after=None, limit=MOST_COUNTED))
-    return len(await history.list_matching(tx, subscription, span, after=None, limit=MOST_COUNTED))
+        return await history.count_undelivered(tx, subscription.id, span, limit=MOST_COUNTED), 0
+    count, first = await history.measure_matching(tx, subscription, span, limit=MOST_COUNTED)
+    return count, max(first - 1, 0)
 
 
 def _read_time(value: Any, name: str, faults: dict[str, list[str]]) -> datetime | None:
@@ -201,7 +228,7 @@ def _read_time(value: Any, name: str, faults: dict[str, list[str]]) -> datetime 
         return None
     try:
         time = datetime.fromisoformat(value)
-    except (TypeError, ValueError):
+        return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
+    except (TypeError, ValueError, OverflowError):
         faults[name] = ["Expected a time such as 2026-03-01T12:00:00Z"]
         return None
-    return time if time.tzinfo else time.replace(tzinfo=UTC)

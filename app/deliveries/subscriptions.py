@@ -16,8 +16,6 @@ from app.clock import timestamp
 from app.context import Context
 from app.db import AnyRow
 from app.deliveries.asking import read_changes, read_new
-from app.deliveries.publish import DISABLED
-from app.deliveries.queries import sending
 from app.deliveries.queries import subscriptions as queries
 from app.deliveries.signing import make_secret
 from app.errors import Conflict, Invalid, NotFound
@@ -32,6 +30,7 @@ GRACE: Final = timedelta(hours=24)
 
 BY_OWNER: Final = "disabled by its owner"
 
+_WITHOUT_A_PAST: Final[Mapping[str, Any]] = {"failure_count": 0, "failing_since": None}
 _COLUMN_OF: Final[Mapping[str, str]] = {"allTeams": "all_teams", "rateLimit": "rate_per_minute"}
 
 
@@ -59,18 +58,25 @@ async def change(ctx: Context, caller: Caller, subscription_id: UUID, body: Mapp
         if before.disabled_at is not None and changes.get("disabled_at") is not None:
             del changes["disabled_at"], changes["disabled_reason"]
         await queries.update_subscription(tx, subscription_id, changes | {"updated_at": ctx.now()})
-        if changes.get("disabled_at") is not None:
-            await sending.end_pending(tx, [subscription_id], DISABLED, ctx.now())
+    return await show(ctx, caller, subscription_id)
+
+
+async def enable(ctx: Context, caller: Caller, subscription_id: UUID) -> dict[str, Any]:
+    """Enable a subscription again, which an operator may do too, and return it. Raises NotFound."""
+    async with ctx.db.transaction() as tx:
+        if await queries.lock_subscription(tx, caller.only_team, subscription_id) is None:
+            raise NotFound("Subscription not found")
+        changes = _columns(ctx, {"enabled": True}) | {"updated_at": ctx.now()}
+        await queries.update_subscription(tx, subscription_id, changes)
     return await show(ctx, caller, subscription_id)
 
 
 async def delete(ctx: Context, caller: Caller, subscription_id: UUID) -> None:
-    """End a subscription. What was delivered stays readable; what was not ends as undelivered. Raises NotFound."""
+    """End a subscription. What was not delivered yet ends as undelivered when it is due. Raises NotFound."""
     async with ctx.db.transaction() as tx:
         await _lock(tx, caller, subscription_id)
         gone = {"deleted_at": ctx.now(), "secret": "", "previous_secret": None, "headers": {}}
         await queries.update_subscription(tx, subscription_id, gone)
-        await sending.end_pending(tx, [subscription_id], "the subscription was deleted", ctx.now())
     log.info("subscription.deleted", subscription=str(subscription_id), key=str(caller.key_id))
 
 
@@ -124,7 +130,7 @@ async def _check(ctx: Context, caller: Caller, asked: Mapping[str, Any]) -> None
 
 async def _lock(tx: AsyncConnection, caller: Caller, subscription_id: UUID) -> AnyRow:
     """Lock a subscription that the caller may change: one that is told of all teams' jobs is an admin's affair."""
-    row = await queries.lock_subscription(tx, caller.only_team, subscription_id)
+    row = await queries.lock_subscription(tx, _own_team(caller), subscription_id)
     if row is None:
         raise NotFound("Subscription not found")
     if row.all_teams:
@@ -132,11 +138,18 @@ async def _lock(tx: AsyncConnection, caller: Caller, subscription_id: UUID) -> A
     return row
 
 
+def _own_team(caller: Caller) -> UUID | None:
+    """The one team whose subscriptions this key may change: an operator sees those of others, and an admin has them all."""
+    return None if "admin" in caller.scopes else caller.team_id
+
+
 def _columns(ctx: Context, asked: Mapping[str, Any]) -> dict[str, Any]:
-    """The columns that the fields of a body stand for. Whoever is enabled again begins without a past."""
+    """The columns that the fields of a body stand for. Another URL, or being enabled again, is a fresh start."""
     columns = {_COLUMN_OF.get(name, name): value for name, value in asked.items() if name != "enabled"}
+    if "url" in asked:
+        columns |= _WITHOUT_A_PAST
     if asked.get("enabled") is True:
-        columns |= {"disabled_at": None, "disabled_reason": None, "failure_count": 0, "failing_since": None}
+        columns |= {"disabled_at": None, "disabled_reason": None, **_WITHOUT_A_PAST}
     if asked.get("enabled") is False:
         columns |= {"disabled_at": ctx.now(), "disabled_reason": BY_OWNER}
     if "rateLimit" in asked:

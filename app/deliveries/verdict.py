@@ -18,12 +18,16 @@ End = Literal["delivered", "undelivered", "dropped"]
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`ended` with its reason, or None and when to try again, in seconds. `disables`: nothing more is to be sent there."""
+    """`ended` with its reason, or None and when to try again, in seconds. `disables`: nothing more is to be sent there.
+
+    `unmade`: it is no verdict on an attempt, since none was made.
+    """
 
     ended: End | None
     reason: str | None = None
     again_seconds: float | None = None
     disables: bool = False
+    unmade: bool = False
 
 
 def judge(

@@ -79,6 +79,7 @@ class Delivery(Base):
         ),
         Index("ix_deliveries_job", "job_id", "id", postgresql_where=text("job_id IS NOT NULL")),
         Index("ix_deliveries_undelivered", "team_id", "id", postgresql_where=text("status = 'undelivered'")),
+        Index("ix_deliveries_kept", "subscription_id", "id", postgresql_where=text("status = 'undelivered'")),
         Index("ix_deliveries_subscription", "subscription_id", "id"),
     )
 
@@ -136,7 +137,7 @@ class Replay(Base):
     id: Mapped[UUID] = mapped_column(primary_key=True)
     subscription_id: Mapped[UUID] = mapped_column(ForeignKey("subscriptions.id"), index=True)
     created_at: Mapped[datetime]
-    created_by: Mapped[str]  # a key's id, or `cli`
+    created_by: Mapped[str]  # a key's id; all zeros for the command line
     undelivered_only: Mapped[bool]
     begins_at: Mapped[datetime | None]
     ends_at: Mapped[datetime | None]

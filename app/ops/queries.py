@@ -35,18 +35,22 @@ _FIND_TRACED_JOB: Final = text(
 
 
 async def list_happenings(
-    connection: AsyncConnection, job_id: UUID, *, since: datetime, limit: int
+    connection: AsyncConnection, job_id: UUID, *, told_team: UUID | None, since: datetime, limit: int
 ) -> Sequence[AnyRow]:
     """The newest steps, receipts and attempts to tell of a job, newest first: (at, what, by, data), the last JSON in text.
 
-    What happened at the same time is told with causes before their effects, and so, newest first, after them. `since`
-    only spares the look into the partitions of earlier days.
+    What happened at the same time is told with causes before their effects, and so, newest first, after them. Of
+    deliveries only those to `told_team` are told, with None those to anybody. `since` only spares the look into the
+    partitions of earlier days.
     """
-    return (await connection.execute(_LIST_HAPPENINGS, {"job_id": job_id, "since": since, "limit": limit})).all()
+    parameters = {"job_id": job_id, "told_team": told_team, "since": since, "limit": limit}
+    return (await connection.execute(_LIST_HAPPENINGS, parameters)).all()
 
+
+_TO_TEAM: Final = "(CAST(:told_team AS uuid) IS NULL OR team_id = :told_team)"
 
 _LIST_HAPPENINGS: Final = text(
-    """
+    f"""
     SELECT at, what, by, CAST(data AS text) AS data
     FROM (
         SELECT id, at, kind AS what, source AS by, data
@@ -61,19 +65,20 @@ _LIST_HAPPENINGS: Final = text(
             'event', d.event_type, 'attempt', a.number, 'httpStatus', a.status, 'error', a.error, 'seconds', a.seconds,
             'nextAttemptAt', to_char(a.next_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'), 'deliveryId', d.id
         )
-        FROM deliveries d JOIN attempts a ON a.delivery_id = d.id WHERE d.job_id = :job_id AND a.at >= :since
+        FROM deliveries d JOIN attempts a ON a.delivery_id = d.id
+        WHERE d.job_id = :job_id AND {_TO_TEAM} AND a.at >= :since
         UNION ALL
         SELECT id, ended_at, 'delivery', coalesce(CAST(subscription_id AS text), 'callback'), jsonb_build_object(
             'event', event_type, 'status', status, 'reason', reason, 'deliveryId', id
         )
         FROM deliveries
-        WHERE job_id = :job_id AND ended_at IS NOT NULL AND status IN ('undelivered', 'dropped')
+        WHERE job_id = :job_id AND ended_at IS NOT NULL AND status IN ('undelivered', 'dropped') AND {_TO_TEAM}
     ) AS happening
     ORDER BY at DESC, array_position(
         ARRAY['action', 'dispatch', 'webhook', 'poll', 'transition', 'attempt', 'delivery'], what
     ) DESC, id DESC
     LIMIT :limit
-    """
+    """  # noqa: S608 - the only part put in is a constant of ours
 )
 
 

@@ -39,7 +39,8 @@ async def trace_job(
     Raises NotFound, for other teams' jobs too.
     """
     job = await _find_job(connection, given, only_team)
-    rows = await queries.list_happenings(connection, job.id, since=job.created_at - CLOCKS_DIFFER, limit=MOST_STEPS + 1)
+    since = job.created_at - CLOCKS_DIFFER
+    rows = await queries.list_happenings(connection, job.id, told_team=only_team, since=since, limit=MOST_STEPS + 1)
     names = await queries.list_key_names(connection, {job.key_id, *filter(None, (_key_id(row) for row in rows))})
     steps = [_shape_step(job, row, names) for row in reversed(rows[:MOST_STEPS])]
     return {

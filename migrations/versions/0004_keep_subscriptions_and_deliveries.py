@@ -79,6 +79,12 @@ def upgrade() -> None:
         ["retrying", "target", "due_at"],
         postgresql_where=sa.text("due_at IS NOT NULL"),
     )
+    op.create_index(
+        "ix_deliveries_kept",
+        "deliveries",
+        ["subscription_id", "id"],
+        postgresql_where=sa.text("status = 'undelivered'"),
+    )
     op.create_index("ix_deliveries_job", "deliveries", ["job_id", "id"], postgresql_where=sa.text("job_id IS NOT NULL"))
     op.create_index("ix_deliveries_subscription", "deliveries", ["subscription_id", "id"])
     op.create_index(

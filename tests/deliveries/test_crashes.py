@@ -9,6 +9,7 @@ from typing import Any
 from app.clock import SettableClock
 from app.deliveries import deliver
 from app.deliveries.claim import LEASE, claim
+from app.deliveries.verdict import RETRY_SECONDS
 from app.simulator.server import RunningSimulator
 from tests.deliveries.conftest import LATER, Subscribe
 from tests.deliveries.rows import attempts, deliveries
@@ -32,7 +33,7 @@ async def test_a_delivery_that_was_claimed_and_not_made_is_made_when_its_lease_i
 
     assert len(receiver.received) == 1
     (row,) = await deliveries(quiet)
-    assert (row.status, row.attempt_count) == ("delivered", 2)
+    assert (row.status, row.attempt_count) == ("delivered", 1)
 
 
 async def test_a_delivery_that_was_made_and_not_recorded_is_made_again_with_the_same_id(
@@ -107,3 +108,54 @@ async def test_work_that_was_begun_is_finished_before_a_process_ends(
         await asyncio.sleep(0)
 
     assert [row.status for row in await deliveries(watching)] == ["delivered"]
+
+
+async def test_claims_that_came_to_nothing_use_up_no_attempt(
+    quiet: Service, receiver: Receiver, subscribe: Subscribe
+) -> None:
+    await subscribe(receiver)
+    quiet.ctx.clock = clock = SettableClock()
+    await quiet.caller.accepted(**LATER)
+    for _ in range(20):
+        assert len(await claim(quiet.ctx)) == 1
+        quiet.ctx.in_hand.clear()
+        clock.advance(LEASE.total_seconds())
+    receiver.answers = [500]
+
+    await deliver.run_once(quiet.ctx)
+
+    (row,) = await deliveries(quiet)
+    assert (row.status, row.attempt_count) == ("pending", 1)
+    assert [one.number for one in await attempts(quiet)] == [1]
+
+
+async def test_a_delivery_that_cannot_even_be_sent_is_recorded_as_a_failure_and_comes_to_an_end(
+    quiet: Service, receiver: Receiver, subscribe: Subscribe
+) -> None:
+    await subscribe(receiver)
+    quiet.ctx.clock = clock = SettableClock()
+    await quiet.caller.accepted(**LATER)
+    assert await quiet.rows("UPDATE subscriptions SET secret = 'whsec_a' RETURNING 1")  # which nothing can sign with
+    for _ in range(len(RETRY_SECONDS) + 1):
+        await deliver.run_once(quiet.ctx)
+        clock.advance(2 * max(RETRY_SECONDS))
+
+    (row,) = await deliveries(quiet)
+    assert (row.status, row.reason) == ("undelivered", "15 attempts failed")
+    assert {one.error for one in await attempts(quiet)} == {"it could not be sent"}
+
+
+async def test_a_claim_whose_lease_is_nearly_over_is_left_to_the_next_one(
+    quiet: Service, receiver: Receiver, subscribe: Subscribe
+) -> None:
+    await subscribe(receiver)
+    quiet.ctx.clock = clock = SettableClock()
+    await quiet.caller.accepted(**LATER)
+    (claimed,) = await claim(quiet.ctx)
+    clock.advance(6)
+
+    assert await deliver.deliver(quiet.ctx, claimed) is None
+    assert receiver.received == []
+    clock.advance(LEASE.total_seconds())
+    assert await deliver.run_once(quiet.ctx) == 1
+    assert len(receiver.received) == 1

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
 
+import pytest
 from aiohttp import web
 
 from app.clock import SettableClock
@@ -138,3 +139,20 @@ async def test_every_target_gets_its_turn_when_places_are_few(
 
 async def look(receiver: Receiver) -> int:
     return len(receiver.received)
+
+
+async def test_targets_that_are_known_to_hang_take_up_one_place_each(
+    quiet: Service, receive: Receive, subscribe: Subscribe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deliver, "TIMEOUT_SECONDS", 0.3)
+    hanging = await receive()
+    hanging.answers = [hang] * 500
+    await subscribe(hanging)
+    await quiet.caller.accepted(**LATER)
+    await multiply(quiet, 50)
+    assert await deliver.run_once(quiet.ctx) == PLACES_PER_TARGET[False]
+
+    assert await deliver.run_once(quiet.ctx) == 1
+    hanging.answers.clear()
+    assert await deliver.run_once(quiet.ctx) == 1
+    assert await deliver.run_once(quiet.ctx) == PLACES_PER_TARGET[False]

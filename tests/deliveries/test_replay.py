@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import DBAPIError
 
 from app.clock import SettableClock
 from app.deliveries import deliver, replay
@@ -182,7 +184,16 @@ async def test_a_replay_can_be_aborted(
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("from", "yesterday"), ("to", 7), ("perSecond", 0), ("perSecond", True), ("dryRun", "yes"), ("colour", 1)],
+    [
+        ("from", "yesterday"),
+        ("to", 7),
+        ("from", "0001-01-01T00:00:00+14:00"),
+        ("to", "9999-12-31T23:59:59-14:00"),
+        ("perSecond", 0),
+        ("perSecond", True),
+        ("dryRun", "yes"),
+        ("colour", 1),
+    ],
 )
 async def test_a_replay_that_cannot_be_read_is_a_400(
     receiver: Receiver, subscribe: Subscribe, subscriber: Caller, field: str, value: Any
@@ -192,3 +203,35 @@ async def test_a_replay_that_cannot_be_read_is_a_400(
     answer = await subscriber.http.post(f"/v1/subscriptions/{created['id']}/replay", json={field: value})
 
     assert list(refused(answer, 400)["details"]) == [field]
+
+
+async def test_a_replay_that_cannot_go_on_keeps_no_other_one_from_its_turn(
+    quiet: Service, receive: Callable[[], Awaitable[Receiver]], subscribe: Subscribe, subscriber: Caller
+) -> None:
+    await quiet.caller.accepted(**LATER)
+    broken, fine = [(await subscribe(await receive()))["id"] for _ in range(2)]
+    quiet.ctx.clock = clock = SettableClock()
+    for each in (broken, fine):
+        await subscriber.http.post(f"/v1/subscriptions/{each}/replay", json={"undeliveredOnly": False})
+        clock.advance(0.1)
+    broken_pattern = "UPDATE subscriptions SET types = ARRAY['job.\\'] WHERE id = :id RETURNING 1"
+    assert await quiet.rows(broken_pattern, id=broken)
+
+    for _ in range(2):
+        with suppress(DBAPIError):
+            await replay.run_once(quiet.ctx)
+
+    rows = await quiet.rows("SELECT subscription_id, status FROM replays ORDER BY created_at")
+    assert [row.status for row in rows] == ["running", "done"]
+
+
+async def test_a_test_event_is_not_replayed(
+    quiet: Service, receiver: Receiver, subscribe: Subscribe, subscriber: Caller
+) -> None:
+    created = await subscribe(receiver, types=["*"])
+    await subscriber.http.post(f"/v1/subscriptions/{created['id']}/test")
+
+    asked = {"undeliveredOnly": False, "dryRun": True}
+    counted = await subscriber.http.post(f"/v1/subscriptions/{created['id']}/replay", json=asked)
+
+    assert counted.json()["totalCount"] == 0

@@ -197,11 +197,55 @@ async def test_a_deleted_subscription_is_told_nothing_more(
     assert (await subscriber.http.delete(f"/v1/subscriptions/{created['id']}")).status_code == 204
     await quiet.caller.accepted(**LATER)
 
-    assert await deliver.run_once(quiet.ctx) == 0
+    await deliver.run_once(quiet.ctx)
+
+    assert receiver.received == []
     refused(await subscriber.http.get(f"/v1/subscriptions/{created['id']}"), 404)
     (undelivered,) = (await subscriber.http.get("/v1/undelivered")).json()["deliveries"]
     assert undelivered["reason"] == "the subscription was deleted"
     assert await quiet.rows("SELECT secret, headers FROM subscriptions") == [("", {})]
+
+
+async def test_an_operator_sees_and_enables_the_subscriptions_of_all_teams_and_changes_none(
+    quiet: Service, receiver: Receiver, subscribe: Subscribe, subscriber: Caller
+) -> None:
+    created = await subscribe(receiver)
+    path = f"/v1/subscriptions/{created['id']}"
+    operator = await quiet.new_caller("operators", ("ops",))
+    neighbour = await quiet.new_caller("operators", ("ops", "subscribe"))
+    admin = await quiet.new_caller("operators", ("admin",))
+
+    for method, where in [("PATCH", path), ("DELETE", path), ("POST", f"{path}/rotate-secret")]:
+        refused(await operator.http.request(method, where, json={}), 403)
+        refused(await neighbour.http.request(method, where, json={}), 404)
+    refused(await operator.http.post("/v1/subscriptions", json={"url": receiver.url}), 403)
+    await subscriber.http.patch(path, json={"enabled": False})
+    assert (await operator.http.post(f"{path}/enable")).json()["enabled"] is True
+    assert (await operator.http.post(f"{path}/test")).json()["delivered"] is True
+    assert (await admin.http.patch(path, json={"description": "theirs"})).json()["description"] == "theirs"
+
+
+async def test_a_deleted_subscription_is_not_called_by_a_redelivery_either(
+    quiet: Service, receiver: Receiver, subscribe: Subscribe, subscriber: Caller
+) -> None:
+    created = await subscribe(receiver)
+    tried = (await subscriber.http.post(f"/v1/subscriptions/{created['id']}/test")).json()
+    await subscriber.http.delete(f"/v1/subscriptions/{created['id']}")
+
+    refused(await subscriber.http.post(f"/v1/deliveries/{tried['deliveryId']}/redeliver"), 409)
+    await deliver.run_once(quiet.ctx)
+
+    assert len(receiver.received) == 1
+
+
+async def test_a_rotation_names_a_field_that_it_does_not_know(
+    receiver: Receiver, subscribe: Subscribe, subscriber: Caller
+) -> None:
+    created = await subscribe(receiver)
+
+    for body, field in [({"grace": 1}, "grace"), ({"graceSeconds": -1}, "graceSeconds")]:
+        answer = await subscriber.http.post(f"/v1/subscriptions/{created['id']}/rotate-secret", json=body)
+        assert list(refused(answer, 400)["details"]) == [field]
 
 
 async def test_a_change_takes_effect_for_the_next_event(

@@ -205,6 +205,23 @@ async def test_a_delivery_that_ended_without_success_is_told_with_its_reason_aft
         assert row.reason
 
 
+async def test_what_other_teams_were_told_is_for_operators_only(quiet: Service) -> None:
+    operator = await quiet.new_caller("operators", scopes=("admin",))
+    subscriber = await quiet.new_caller("tests", scopes=("subscribe",))
+    async with receiving() as receiver:
+        receiver.status = 410
+        wanted = {"url": receiver.url, "types": ["job.*"]}
+        mine = (await subscriber.http.post("/v1/subscriptions", json=wanted)).json()["id"]
+        theirs = (await operator.http.post("/v1/subscriptions", json=wanted | {"allTeams": True})).json()["id"]
+        job_id = await quiet.caller.accepted(FLUX, **LATER)
+        await deliver.run_once(quiet.ctx)
+
+    for caller, told in ((quiet.caller, {mine}), (operator, {mine, theirs})):
+        steps = (await traced(caller, job_id))["steps"]
+        for what in ("attempt", "delivery"):
+            assert {step["by"] for step in steps if step["what"] == what} == told
+
+
 async def test_a_progress_that_was_not_worth_telling_any_more_is_told_as_dropped(
     serve: Callable[..., Any], simulate: Callable[..., RunningSimulator]
 ) -> None:
@@ -321,7 +338,9 @@ async def test_days_before_the_submission_are_not_looked_into(quiet: Service) ->
             )
     since = (await quiet.job(job_id)).created_at - trace.CLOCKS_DIFFER
 
-    plan = await quiet.rows(f"EXPLAIN {queries._LIST_HAPPENINGS.text}", job_id=job_id, since=since, limit=10)
+    plan = await quiet.rows(
+        f"EXPLAIN {queries._LIST_HAPPENINGS.text}", job_id=job_id, told_team=None, since=since, limit=10
+    )
 
     scans = "\n".join(row[0] for row in plan)
     assert "steps_2" in scans

@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from standardwebhooks import Webhook
 
+from app.deliveries.claim import PLACES_PER_TARGET
 from app.simulator.server import RunningSimulator
 from tests.processes.harness import Program, client, eventually, in_front_of, query, ready, submit
 
@@ -73,7 +74,7 @@ def test_a_service_that_is_killed_while_it_delivers_delivers_everything_and_repe
         secret = caller.post("/v1/subscriptions", json=asked).json()["secret"]
         jobs = {submit(caller, f"picture {number}", Prefer="respond-async") for number in range(40)}
         # As many as a target has places are being received; nothing is recorded of them.
-        eventually(lambda: len(receiver.received) >= 16)
+        eventually(lambda: len(receiver.received) >= PLACES_PER_TARGET[False])
         service.kill_all()
         in_doubt = set(receiver.ids)
         receiver.may_answer.set()

@@ -55,16 +55,20 @@ _FIND: Final = text(
 
 
 async def list_attempts(connection: AsyncConnection, delivery_id: UUID, *, since: datetime) -> Sequence[AnyRow]:
-    """The attempts of a delivery, oldest first. `since` only spares the look into the partitions of earlier days."""
-    return (await connection.execute(_LIST_ATTEMPTS, {"id": delivery_id, "since": since})).all()
+    """The newest attempts of a delivery, oldest first. `since` only spares the look into partitions of earlier days."""
+    rows = await connection.execute(_LIST_ATTEMPTS, {"id": delivery_id, "since": since, "limit": MOST_ATTEMPTS})
+    return list(reversed(rows.all()))
 
 
 _LIST_ATTEMPTS: Final = text(
     """
     SELECT at, number, seconds, status, error, address, request_headers, response_body, next_at
-    FROM attempts WHERE delivery_id = :id AND at >= :since ORDER BY at, id
+    FROM attempts WHERE delivery_id = :id AND at >= :since ORDER BY at DESC, id DESC LIMIT :limit
     """
 )
+
+MOST_ATTEMPTS: Final = 100
+"""Of a delivery that was made again and again the newest are shown."""
 
 _AGAIN: Final = """status = 'pending', reason = NULL, ended_at = NULL, due_at = :now, retrying = false,
     attempt_count = 0, lease_token = NULL"""
@@ -94,48 +98,54 @@ class Span:
     ends_at: datetime | None
 
 
+_UNDELIVERED: Final = """FROM deliveries
+    WHERE subscription_id = :subscription_id AND status = 'undelivered'
+        AND (CAST(:after AS uuid) IS NULL OR id > :after)
+        AND (CAST(:begins_at AS timestamptz) IS NULL OR event_at >= :begins_at)
+        AND (CAST(:ends_at AS timestamptz) IS NULL OR event_at < :ends_at)
+    ORDER BY id LIMIT :limit"""
+
+
+async def count_undelivered(connection: AsyncConnection, subscription_id: UUID, span: Span, *, limit: int) -> int:
+    """How many deliveries of a subscription ended without success, of events between two times; up to a limit."""
+    statement = text(f"SELECT count(*) FROM (SELECT 1 {_UNDELIVERED}) AS few")  # noqa: S608 - the part is ours
+    return int(await connection.scalar(statement, _undelivered(subscription_id, span, None, limit)) or 0)
+
+
 async def list_undelivered(
-    connection: AsyncConnection,
-    subscription_id: UUID,
-    span: Span,
-    *,
-    after: UUID | None,
-    limit: int,
+    connection: AsyncConnection, subscription_id: UUID, span: Span, *, after: UUID | None, limit: int
 ) -> list[UUID]:
     """Deliveries of a subscription that ended without success, oldest first, of events between two times."""
-    rows = await connection.execute(
-        text(
-            """
-            SELECT id FROM deliveries
-            WHERE subscription_id = :subscription_id AND status = 'undelivered'
-                AND (CAST(:after AS uuid) IS NULL OR id > :after)
-                AND (CAST(:begins_at AS timestamptz) IS NULL OR event_at >= :begins_at)
-                AND (CAST(:ends_at AS timestamptz) IS NULL OR event_at < :ends_at)
-            ORDER BY id LIMIT :limit
-            """
-        ),
-        {
-            "subscription_id": subscription_id,
-            "after": after,
-            "begins_at": span.begins_at,
-            "ends_at": span.ends_at,
-            "limit": limit,
-        },
-    )
+    statement = text(f"SELECT id {_UNDELIVERED}")
+    rows = await connection.execute(statement, _undelivered(subscription_id, span, after, limit))
     return [row.id for row in rows]
 
 
+def _undelivered(subscription_id: UUID, span: Span, after: UUID | None, limit: int) -> dict[str, Any]:
+    between = {"begins_at": span.begins_at, "ends_at": span.ends_at}
+    return {"subscription_id": subscription_id, "after": after, "limit": limit, **between}
+
+
+async def measure_matching(
+    connection: AsyncConnection, subscription: AnyRow, span: Span, *, limit: int
+) -> tuple[int, int]:
+    """How many events a subscription wants, up to a limit, and the number of the first; 0 where there is none."""
+    statement = text(f"SELECT count(*) AS n, min(sequence) AS first FROM (SELECT sequence {_MATCHING}) AS few")  # noqa: S608
+    row = (await connection.execute(statement, _matching(subscription, span, 0, limit))).one()
+    return row.n, row.first or 0
+
+
 async def list_matching(
-    connection: AsyncConnection,
-    subscription: AnyRow,
-    span: Span,
-    *,
-    after: int | None,
-    limit: int,
+    connection: AsyncConnection, subscription: AnyRow, span: Span, *, after: int, limit: int
 ) -> Sequence[AnyRow]:
-    """Events that a subscription wants, in order: by the same rules as `filters.matches`."""
-    parameters: dict[str, Any] = {
-        "after": after or 0,
+    """Events that a subscription wants, in order: by the same rules as `filters.matches`. Test events are wanted once."""
+    statement = text(f"SELECT sequence, id, at, type, job_id {_MATCHING}")
+    return (await connection.execute(statement, _matching(subscription, span, after, limit))).all()
+
+
+def _matching(subscription: AnyRow, span: Span, after: int, limit: int) -> dict[str, Any]:
+    return {
+        "after": after,
         "begins_at": span.begins_at,
         "ends_at": span.ends_at,
         "types": [pattern.replace("*", "%") for pattern in subscription.types],
@@ -145,22 +155,17 @@ async def list_matching(
         "metadata": msgspec.json.encode(subscription.metadata or {}).decode(),
         "limit": limit,
     }
-    return (await connection.execute(_LIST_MATCHING, parameters)).all()
 
 
-_LIST_MATCHING: Final = text(
-    """
-    SELECT sequence, id, at, type, team_id, job_id FROM events
-    WHERE sequence > :after AND type LIKE ANY(CAST(:types AS text[]))
+_MATCHING: Final = """FROM events
+    WHERE sequence > :after AND type LIKE ANY(CAST(:types AS text[])) AND type <> 'subscription.test'
         AND (CAST(:begins_at AS timestamptz) IS NULL OR at >= :begins_at)
         AND (CAST(:ends_at AS timestamptz) IS NULL OR at < :ends_at)
         AND (CAST(:team_id AS uuid) IS NULL OR team_id = :team_id)
         AND (CAST(:operation AS text) IS NULL OR data ->> 'operation' = :operation)
         AND (CAST(:model AS text) IS NULL OR data ->> 'model' = :model)
         AND (CAST(:metadata AS jsonb) = '{}' OR data -> 'metadata' @> CAST(:metadata AS jsonb))
-    ORDER BY sequence LIMIT :limit
-    """
-)
+    ORDER BY sequence LIMIT :limit"""
 
 
 async def upsert_due(
@@ -174,6 +179,8 @@ async def upsert_due(
     """Have events delivered to a subscription, again where they were before. Pending deliveries stay as they are."""
     if not events:
         return
+    wanted = {"subscription_id": subscription_id, "event_ids": [event.id for event in events]}
+    await tx.execute(_LOCK_KNOWN, wanted)
     await tx.execute(
         _UPSERT_DUE,
         {
@@ -188,6 +195,13 @@ async def upsert_due(
         },
     )
 
+
+_LOCK_KNOWN: Final = text(
+    """
+    SELECT 1 FROM deliveries
+    WHERE subscription_id = :subscription_id AND event_id = ANY(CAST(:event_ids AS uuid[])) ORDER BY id FOR UPDATE
+    """
+)
 
 _UPSERT_DUE: Final = text(
     f"""

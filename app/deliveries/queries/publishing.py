@@ -78,10 +78,9 @@ async def insert_deliveries(tx: AsyncConnection, deliveries: Sequence[NewDeliver
 _INSERT: Final = text(
     """
     INSERT INTO deliveries (id, event_id, event_at, event_type, team_id, job_id, subscription_id, callback_url,
-        callback_key_id, target, created_at, status, reason, ended_at, due_at, lease_token, attempt_count)
+        callback_key_id, target, created_at, status, reason, ended_at, due_at, lease_token)
     SELECT id, event_id, event_at, event_type, team_id, job_id, subscription_id, callback_url, callback_key_id, target,
-        :now, status, reason, CASE WHEN due_at IS NULL THEN CAST(:now AS timestamptz) END, due_at, lease,
-        CASE WHEN lease IS NULL THEN 0 ELSE 1 END
+        :now, status, reason, CASE WHEN due_at IS NULL THEN CAST(:now AS timestamptz) END, due_at, lease
     FROM unnest(
         CAST(:ids AS uuid[]), CAST(:event_ids AS uuid[]), CAST(:event_ats AS timestamptz[]),
         CAST(:event_types AS text[]), CAST(:team_ids AS uuid[]), CAST(:job_ids AS uuid[]),

@@ -36,18 +36,34 @@ _FIND: Final = text(
 )
 
 
-async def lock_due(tx: AsyncConnection, now: datetime) -> AnyRow | None:
-    """Lock a running replay whose next part is due, with what its subscription wants; None if there is none."""
-    return (await tx.execute(_LOCK_DUE, {"now": now})).one_or_none()
+async def claim_due(tx: AsyncConnection, now: datetime, *, until: datetime) -> UUID | None:
+    """Take the running replay that waits longest, and have it due again later, whatever comes of its part."""
+    claimed: UUID | None = await tx.scalar(_CLAIM_DUE, {"now": now, "until": until})
+    return claimed
 
 
-_LOCK_DUE: Final = text(
+_CLAIM_DUE: Final = text(
+    """
+    UPDATE replays SET due_at = :until WHERE id = (
+        SELECT id FROM replays WHERE status = 'running' AND due_at <= :now ORDER BY due_at LIMIT 1
+        FOR UPDATE SKIP LOCKED
+    )
+    RETURNING id
+    """
+)
+
+
+async def lock_running(tx: AsyncConnection, replay_id: UUID) -> AnyRow | None:
+    """Lock a replay, with what its subscription wants; None if it does not run any more, or somebody else has it."""
+    return (await tx.execute(_LOCK_RUNNING, {"id": replay_id})).one_or_none()
+
+
+_LOCK_RUNNING: Final = text(
     f"""
     SELECT {_COLUMNS}, s.team_id, s.all_teams, s.types, s.operation, s.model, s.metadata,
         s.disabled_at IS NOT NULL OR s.deleted_at IS NOT NULL AS disabled
     FROM replays r JOIN subscriptions s ON s.id = r.subscription_id
-    WHERE r.status = 'running' AND r.due_at <= :now
-    ORDER BY r.due_at LIMIT 1 FOR UPDATE OF r SKIP LOCKED
+    WHERE r.id = :id AND r.status = 'running' FOR UPDATE OF r SKIP LOCKED
     """  # noqa: S608 - the part is ours
 )
 
@@ -60,14 +76,13 @@ async def record_part(
     after_sequence: int | None,
     after_delivery: UUID | None,
     status: str,
-    due_at: datetime,
     ended_at: datetime | None,
 ) -> None:
     """Write down how far a locked replay has come."""
     await tx.execute(
         text(
             """
-            UPDATE replays SET done_count = done_count + :done, status = :status, due_at = :due_at, ended_at = :ended_at,
+            UPDATE replays SET done_count = done_count + :done, status = :status, ended_at = :ended_at,
                 after_sequence = coalesce(:after_sequence, after_sequence),
                 after_delivery = coalesce(CAST(:after_delivery AS uuid), after_delivery)
             WHERE id = :id
@@ -79,7 +94,6 @@ async def record_part(
             "after_sequence": after_sequence,
             "after_delivery": after_delivery,
             "status": status,
-            "due_at": due_at,
             "ended_at": ended_at,
         },
     )

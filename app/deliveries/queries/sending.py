@@ -16,7 +16,7 @@ from app.db import AnyRow
 
 
 async def lock_limited(tx: AsyncConnection, *, retrying: bool, now: datetime) -> Sequence[AnyRow]:
-    """Lock the subscriptions with a rate limit that something is due to; those that another process holds are left out."""
+    """Lock the subscriptions with a rate limit that something is due to, in order of id."""
     return (await tx.execute(_LOCK_LIMITED, {"retrying": retrying, "now": now})).all()
 
 
@@ -27,7 +27,7 @@ _LOCK_LIMITED: Final = text(
         SELECT 1 FROM deliveries
         WHERE target = CAST(subscriptions.id AS text) AND retrying = :retrying AND due_at <= :now
     )
-    ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
+    ORDER BY id FOR NO KEY UPDATE
     """
 )
 
@@ -114,7 +114,7 @@ _LEASE_DUE: Final = text(
     ), chosen AS (
         SELECT id FROM locked ORDER BY turn, due_at, id LIMIT :places
     )
-    UPDATE deliveries SET lease_token = gen_random_uuid(), due_at = :until, attempt_count = attempt_count + 1
+    UPDATE deliveries SET lease_token = gen_random_uuid(), due_at = :until
     FROM chosen WHERE deliveries.id = chosen.id
     RETURNING deliveries.id, lease_token, target
     """
@@ -131,7 +131,7 @@ _LIST_CLAIMED: Final = text(
     SELECT d.id AS delivery_id, d.lease_token, d.event_id, d.event_type, d.attempt_count, d.retrying, d.target,
         d.subscription_id, d.team_id, d.job_id, e.id, e.sequence, e.at, e.type, CAST(e.data AS text) AS data,
         coalesce(s.url, d.callback_url) AS url, s.secret, s.previous_secret, s.previous_secret_until, s.headers,
-        s.disabled_at IS NOT NULL OR s.deleted_at IS NOT NULL AS disabled, k.key_hash,
+        s.disabled_at IS NOT NULL AS disabled, s.deleted_at IS NOT NULL AS deleted, d.due_at AS leased_until, k.key_hash,
         j.completed_at IS NOT NULL AS job_is_over
     FROM deliveries d
     LEFT JOIN events e ON e.id = d.event_id AND e.at = d.event_at
@@ -172,9 +172,10 @@ _LOCK_LEASED: Final = text(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What becomes of a delivery: it ends with a status and a reason, or is due again at a time."""
+    """What becomes of a delivery after so many attempts: it ends with a status and a reason, or is due again at a time."""
 
     id: UUID
+    attempt_count: int
     status: str
     reason: str | None
     due_at: datetime | None
@@ -188,11 +189,12 @@ async def record_outcomes(tx: AsyncConnection, outcomes: Sequence[Outcome], now:
         text(
             """
             UPDATE deliveries SET status = done.status, reason = done.reason, due_at = done.due_at, lease_token = NULL,
-                retrying = done.due_at IS NOT NULL,
+                attempt_count = done.attempt_count, retrying = done.due_at IS NOT NULL,
                 ended_at = CASE WHEN done.due_at IS NULL THEN CAST(:now AS timestamptz) END
             FROM unnest(
-                CAST(:ids AS uuid[]), CAST(:statuses AS text[]), CAST(:reasons AS text[]), CAST(:due_ats AS timestamptz[])
-            ) AS done (id, status, reason, due_at)
+                CAST(:ids AS uuid[]), CAST(:statuses AS text[]), CAST(:reasons AS text[]), CAST(:due_ats AS timestamptz[]),
+                CAST(:attempt_counts AS integer[])
+            ) AS done (id, status, reason, due_at, attempt_count)
             WHERE deliveries.id = done.id
             """
         ),
@@ -202,6 +204,7 @@ async def record_outcomes(tx: AsyncConnection, outcomes: Sequence[Outcome], now:
             "statuses": [one.status for one in outcomes],
             "reasons": [one.reason for one in outcomes],
             "due_ats": [one.due_at for one in outcomes],
+            "attempt_counts": [one.attempt_count for one in outcomes],
         },
     )
 
@@ -297,22 +300,4 @@ async def record_health(tx: AsyncConnection, healths: Sequence[Health], now: dat
             "last_success_ats": [one.last_success_at for one in healths],
             "reasons": [one.disabled_reason for one in healths],
         },
-    )
-
-
-async def end_pending(tx: AsyncConnection, subscription_ids: Sequence[UUID], reason: str, now: datetime) -> None:
-    """End everything that is due to these subscriptions, leased or not, as undelivered; it can be replayed."""
-    await tx.execute(
-        text(
-            """
-            WITH pending AS (
-                SELECT id FROM deliveries
-                WHERE subscription_id = ANY(CAST(:ids AS uuid[])) AND due_at IS NOT NULL ORDER BY id FOR UPDATE
-            )
-            UPDATE deliveries SET status = 'undelivered', reason = :reason, ended_at = :now, due_at = NULL,
-                lease_token = NULL
-            FROM pending WHERE deliveries.id = pending.id
-            """
-        ),
-        {"ids": list(subscription_ids), "reason": reason, "now": now},
     )

@@ -78,7 +78,8 @@ _LIST: Final = text(
 
 
 async def count_subscriptions(tx: AsyncConnection, team_id: UUID) -> int:
-    """How many subscriptions a team has; as few as it may have."""
+    """How many subscriptions a team has, which only this transaction can change until it commits."""
+    await tx.execute(text("SELECT 1 FROM teams WHERE id = :team_id FOR NO KEY UPDATE"), {"team_id": team_id})
     count: int = await tx.scalar(
         text("SELECT count(*) FROM subscriptions WHERE team_id = :team_id AND deleted_at IS NULL"), {"team_id": team_id}
     )
