@@ -1,4 +1,5 @@
-"""Lay the three books side by side: what callers were told, what the database holds, what the upstream saw. Pure.
+"""Lay the books side by side: what callers were told, what the database holds, what the upstream saw, and what a
+subscriber was told. Pure.
 
 *Lost*: a submission that was answered 202, and whose job the database lacks or has under another prompt; or has not
 ended, although the upstream ended it or never got it; or has COMPLETED, although the upstream never saw it, or
@@ -7,6 +8,7 @@ without its result; or ended otherwise than the upstream says, or at nobody's wo
 *Stuck*: a job that has not ended when the time to drain is over, whether or not somebody was told of it.
 *Not applied*: a webhook with a good signature that was answered 2xx, and of whose bytes no applied receipt is kept for
 that job. A further copy of applied bytes needs no receipt of its own.
+*Not told*: an event that the subscriber never acknowledged, or a job that has ended without an event that says so.
 """
 
 from __future__ import annotations
@@ -49,8 +51,20 @@ class Webhook:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KeptEvent:
+    """An event as the log has it."""
+
+    id: str
+    type: str
+    job_id: UUID | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Books:
-    """What is compared. `submitted` are all prompts, `acknowledged` leads from those answered 202 to the job's id."""
+    """What is compared. `submitted` are all prompts, `acknowledged` leads from those answered 202 to the job's id.
+
+    `told` are the ids of the events that the subscriber has acknowledged.
+    """
 
     submitted: Collection[str]
     acknowledged: Mapping[str, str]
@@ -58,6 +72,8 @@ class Books:
     upstream: Sequence[UpstreamJob]
     webhooks: Sequence[Webhook]
     applied: Collection[tuple[UUID, bytes]]
+    events: Sequence[KeptEvent]
+    told: Collection[str]
 
 
 @dataclass(slots=True)
@@ -69,6 +85,7 @@ class Findings:
     paid_twice: list[str] = field(default_factory=list)
     stuck: list[str] = field(default_factory=list)
     not_applied: list[str] = field(default_factory=list)
+    not_told: list[str] = field(default_factory=list)
 
 
 def compare(books: Books) -> Findings:
@@ -79,6 +96,7 @@ def compare(books: Books) -> Findings:
         paid_twice=_paid_twice(books),
         stuck=[f"job {job.id} is {job.status}" for job in books.kept if job.status not in ENDED],
         not_applied=_not_applied(books),
+        not_told=_not_told(books),
     )
 
 
@@ -150,3 +168,13 @@ def _not_applied(books: Books) -> list[str]:
     applied = set(books.applied)
     missing = {(webhook.job_id, webhook.digest) for webhook in books.webhooks} - applied
     return [f"job {job_id}: bytes of digest {digest.hex()}" for job_id, digest in sorted(missing)]
+
+
+def _not_told(books: Books) -> list[str]:
+    told = set(books.told)
+    endings = {(event.job_id, event.type) for event in books.events}
+    silent = [job for job in books.kept if job.status in ENDED and (job.id, f"job.{job.status.lower()}") not in endings]
+    return [
+        *(f"event {event.id}, {event.type} of job {event.job_id}" for event in books.events if event.id not in told),
+        *(f"job {job.id} is {job.status}, and no event says so" for job in silent),
+    ]

@@ -13,7 +13,7 @@ from sqlalchemy import text
 
 from app.db import Database
 from app.errors import StartupError
-from app.faults.compare import KeptJob, UpstreamJob, Webhook
+from app.faults.compare import KeptEvent, KeptJob, UpstreamJob, Webhook
 from app.simulator.config import SimulatorConfig
 from app.simulator.webhooks import signature
 
@@ -24,6 +24,8 @@ _JOBS: Final = text(
     """
 )
 _APPLIED: Final = text("SELECT job_id, digest FROM receipts WHERE applied")
+_EVENTS: Final = text("SELECT CAST(id AS text) AS id, type, job_id FROM events ORDER BY sequence")
+_PENDING: Final = text("SELECT count(*) FROM deliveries WHERE due_at IS NOT NULL")
 _UNENDED: Final = text("SELECT count(*) FROM jobs WHERE completed_at IS NULL")
 
 
@@ -39,10 +41,22 @@ async def read_applied(database: Database) -> Collection[tuple[UUID, bytes]]:
         return {(row.job_id, bytes(row.digest)) for row in await connection.execute(_APPLIED)}
 
 
+async def read_events(database: Database) -> list[KeptEvent]:
+    """Every event of the log, in its order."""
+    async with database.reading() as connection:
+        return [KeptEvent(**row) for row in (await connection.execute(_EVENTS)).mappings()]
+
+
 async def count_unended(database: Database) -> int:
     """How many jobs have not ended."""
     async with database.reading() as connection:
         return int((await connection.execute(_UNENDED)).scalar_one())
+
+
+async def count_pending(database: Database) -> int:
+    """How many deliveries are to be made yet."""
+    async with database.reading() as connection:
+        return int((await connection.execute(_PENDING)).scalar_one())
 
 
 def upstream_jobs(books: Mapping[str, Any]) -> list[UpstreamJob]:

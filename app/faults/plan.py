@@ -138,10 +138,14 @@ def environment_for(upstream_url: str, data_dir: Path, public_base_url: str) -> 
     chosen = _chosen(upstream_url, data_dir) | {"public_base_url": public_base_url, "log_format": "json"}
     usual = ("public_base_url", "apiframe_base_url")
     return {
-        name.upper() if name in usual else f"FRAMEHOOK_{name.upper()}": str(value)
+        name.upper() if name in usual else f"FRAMEHOOK_{name.upper()}": _written(value)
         for name, value in chosen.items()
         if value is not None and value != ()
     }
+
+
+def _written(value: object) -> str:
+    return ",".join(value) if isinstance(value, tuple) else str(value)
 
 
 def _chosen(upstream_url: str, data_dir: Path) -> dict[str, Any]:
@@ -152,6 +156,7 @@ def _chosen(upstream_url: str, data_dir: Path) -> dict[str, Any]:
         "apiframe_api_key": None,
         "apiframe_previous_api_keys": (),
         "apiframe_base_url": upstream_url,
+        "allowed_targets": ("127.0.0.0/8",),  # where the run's subscriber is
         "data_dir": data_dir,
         "max_in_flight": IN_FLIGHT,
         "inline_seconds": 1.0,

@@ -32,6 +32,8 @@ class Report:
     acknowledged: int
     ended: Mapping[str, int]  # our jobs by the final status that the upstream confirms
     webhooks_acknowledged: int
+    events: int
+    deliveries: int  # those that the subscriber failed among them
     repeats: int  # submissions that callers sent again
     replays: int  # submissions that reached the upstream again and made no new job there
     unexpected_answers: Mapping[int, int]
@@ -49,6 +51,7 @@ class Report:
             "paid twice": len(self.findings.paid_twice),
             "stuck": len(self.findings.stuck),
             "webhooks acknowledged and not applied": len(self.findings.not_applied),
+            "events that the subscriber was not told": len(self.findings.not_told),
             "answers that are neither 202 nor 503": sum(self.unexpected_answers.values()),
             "kills that were not made": self.plan.kills - sum(self.kills.values()),
         }
@@ -68,6 +71,8 @@ class Report:
             "acknowledged": self.acknowledged,
             **{status.lower(): self.ended.get(status, 0) for status in ("COMPLETED", "FAILED", "CANCELLED")},
             "webhooks_acknowledged": self.webhooks_acknowledged,
+            "events": self.events,
+            "deliveries": self.deliveries,
             "submissions_repeated_by_callers": self.repeats,
             "submissions_repeated_upstream": self.replays,
             "processes_ended_by_themselves": self.ended_by_themselves,
@@ -107,6 +112,8 @@ def _rows(report: Report) -> dict[str, int]:
         "failed, as the upstream says": report.ended.get("FAILED", 0),
         "cancelled, as the upstream says": report.ended.get("CANCELLED", 0),
         "webhooks acknowledged": report.webhooks_acknowledged,
+        "events": report.events,
+        "deliveries to the subscriber": report.deliveries,
         "submissions repeated by callers": report.repeats,
         "submissions repeated upstream": report.replays,
         "kills": sum(report.kills.values()),

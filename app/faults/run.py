@@ -16,9 +16,12 @@ from typing import Any
 
 import msgspec
 from rich.console import Console
+from uuid_utils.compat import uuid7
 
+from app.auth import Caller
 from app.config import Settings
 from app.context import open_context, open_database
+from app.deliveries import subscriptions
 from app.errors import StartupError
 from app.faults import ledgers
 from app.faults.callers import Callers
@@ -27,6 +30,8 @@ from app.faults.plan import TEAMS, Plan, settings_for, simulator_config, strikes
 from app.faults.processes import Fleet
 from app.faults.report import Progress, Report
 from app.faults.storm import await_ready, drain, storm, supervised
+from app.faults.subscriber import Subscriber
+from app.jobs.queries.reading import find_team
 from app.simulator.server import RunningSimulator
 from app.teams.keys import create_key
 
@@ -39,6 +44,7 @@ class _Ending:
     upstream: dict[str, Any]
     callers: Callers
     fleet: Fleet
+    subscriber: Subscriber
 
 
 def run(plan: Plan, *, data_dir: Path | None, out: Console) -> Report:
@@ -69,10 +75,11 @@ def _run_in(folder: Path, plan: Plan, out: Console) -> _Ending:
         settings = settings_for(simulator.url, folder / "data")
         fleet = Fleet(folder, simulator.url, plan.processes)
         stack.callback(fleet.stop_database)
-        keys = asyncio.run(_make_keys(settings))
+        subscriber = stack.enter_context(Subscriber(plan))
+        keys = asyncio.run(_make_keys(settings, subscriber.url))
         progress = stack.enter_context(Progress(plan, out))
         callers = Callers(submissions(plan), fleet.urls, keys, progress.acknowledged)
-        return asyncio.run(_storm_and_read(plan, settings, simulator, fleet, callers, progress))
+        return asyncio.run(_storm_and_read(plan, settings, simulator, fleet, callers, subscriber, progress))
 
 
 async def _storm_and_read(
@@ -81,6 +88,7 @@ async def _storm_and_read(
     simulator: RunningSimulator,
     fleet: Fleet,
     callers: Callers,
+    subscriber: Subscriber,
     progress: Progress,
 ) -> _Ending:
     async with AsyncExitStack() as holding:
@@ -101,17 +109,25 @@ async def _storm_and_read(
             upstream=ledgers.upstream_jobs(upstream),
             webhooks=ledgers.acknowledged_webhooks(upstream, simulator.world.config),
             applied=await ledgers.read_applied(database),
+            events=await ledgers.read_events(database),
+            told=subscriber.told,
         )
-    return _Ending(books, upstream, callers, fleet)
+    return _Ending(books, upstream, callers, fleet, subscriber)
 
 
-async def _make_keys(settings: Settings) -> dict[str, str]:
-    """A key for every team; the database is made and migrated on the way."""
-    async with open_context(settings) as ctx, ctx.db.transaction() as tx:
-        return {
-            team: (await create_key(tx, team=team, scopes=("submit", "read"), now=ctx.now(), name="faults")).key
-            for team in TEAMS
-        }
+async def _make_keys(settings: Settings, subscriber_url: str) -> dict[str, str]:
+    """A key for every team, and a subscription to everything; the database is made and migrated on the way."""
+    async with open_context(settings) as ctx:
+        async with ctx.db.transaction() as tx:
+            keys = {
+                team: (await create_key(tx, team=team, scopes=("submit", "read"), now=ctx.now(), name="faults")).key
+                for team in TEAMS
+            }
+            team_id = await find_team(tx, TEAMS[0])
+        assert team_id is not None, "its key was just made"
+        admin = Caller(uuid7(), team_id, TEAMS[0], frozenset({"admin"}))
+        await subscriptions.create(ctx, admin, {"url": subscriber_url, "types": ["*"], "allTeams": True})
+        return keys
 
 
 def _report(plan: Plan, ending: _Ending, seconds: float) -> Report:
@@ -122,6 +138,8 @@ def _report(plan: Plan, ending: _Ending, seconds: float) -> Report:
         acknowledged=len(books.acknowledged),
         ended=confirmed(books),
         webhooks_acknowledged=len(books.webhooks),
+        events=len(books.events),
+        deliveries=ending.subscriber.deliveries,
         repeats=ending.callers.repeats,
         replays=ending.upstream["counters"]["replays"],
         unexpected_answers=ending.callers.unexpected,

@@ -16,7 +16,7 @@ import httpx
 from app.db import Database
 from app.errors import StartupError
 from app.faults.callers import Callers
-from app.faults.ledgers import count_unended
+from app.faults.ledgers import count_pending, count_unended
 from app.faults.plan import FAULTS, Strike
 from app.faults.processes import Fleet
 from app.faults.report import Progress
@@ -26,7 +26,8 @@ READY_SECONDS: Final = 60.0
 DRAIN_SECONDS: Final = 120.0
 """After the last acknowledgement and the last kill, jobs have so long to end; whatever has not is stuck.
 
-A lease that was cut off ends within twelve seconds and a poll follows at once, so that this is many times what is needed.
+A lease of a submission that was cut off ends within twelve seconds and a poll follows at once; that of a delivery ends
+within twenty-five. So this is many times what is needed.
 """
 
 QUIET_SECONDS: Final = FAULTS.late_seconds + 0.5
@@ -81,7 +82,10 @@ async def _kill(callers: Callers, strikes: Sequence[Strike], fleet: Fleet, progr
 
 
 async def drain(database: Database, simulator: RunningSimulator, progress: Progress) -> None:
-    """Wait until every job has ended, here and upstream, and no webhook comes any more; at most `DRAIN_SECONDS`."""
+    """Wait until every job has ended, here and upstream, no webhook comes any more, and all deliveries are made.
+
+    At most `DRAIN_SECONDS`.
+    """
     deadline = time.monotonic() + DRAIN_SECONDS
     sent, silent_since = -1, time.monotonic()
     while time.monotonic() < deadline:
@@ -91,6 +95,6 @@ async def drain(database: Database, simulator: RunningSimulator, progress: Progr
         if counters["webhooks_sent"] != sent:
             sent, silent_since = counters["webhooks_sent"], time.monotonic()
         is_quiet = time.monotonic() - silent_since >= QUIET_SECONDS
-        if is_quiet and not unended and not counters["in_flight_now"]:
+        if is_quiet and not unended and not counters["in_flight_now"] and not await count_pending(database):
             return
         await asyncio.sleep(0.1)

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 
-from app.faults.compare import Books, Findings, KeptJob, UpstreamJob, Webhook, compare, confirmed
+from app.faults.compare import Books, Findings, KeptEvent, KeptJob, UpstreamJob, Webhook, compare, confirmed
 from app.faults.plan import Plan
 from app.faults.report import Report
 
@@ -40,27 +40,42 @@ def webhook(number: int, digest: bytes = b"bytes") -> Webhook:
     return Webhook(job_id=our_id(number), digest=digest)
 
 
+def ending(job: KeptJob) -> KeptEvent:
+    """The event that says how a job ended."""
+    return KeptEvent(id=f"end of {job.id}", type=f"job.{job.status.lower()}", job_id=job.id)
+
+
 def good() -> Books:
     """Three jobs, one for each final status; the first one's webhook was acknowledged, and a copy of it too."""
-    return Books(
-        submitted=PROMPTS,
-        acknowledged={prompt: str(our_id(number)) for number, prompt in enumerate(PROMPTS)},
-        kept=[kept(number) for number in range(3)],
-        upstream=[upstream(number) for number in range(3)],
-        webhooks=[webhook(0), webhook(0)],
-        applied={(our_id(0), b"bytes")},
+    return told_of(
+        Books(
+            submitted=PROMPTS,
+            acknowledged={prompt: str(our_id(number)) for number, prompt in enumerate(PROMPTS)},
+            kept=[kept(number) for number in range(3)],
+            upstream=[upstream(number) for number in range(3)],
+            webhooks=[webhook(0), webhook(0)],
+            applied={(our_id(0), b"bytes")},
+            events=[],
+            told=(),
+        )
     )
 
 
+def told_of(books: Books) -> Books:
+    """The same books, and every end in them is an event that the subscriber was told."""
+    events = [ending(job) for job in books.kept if job.status in STATUSES]
+    return replace(books, events=events, told={event.id for event in events})
+
+
 def doctored(**changes: Any) -> Books:
-    return replace(good(), **changes)
+    return told_of(replace(good(), **changes))
 
 
 def with_first(job: KeptJob | None = None, theirs: UpstreamJob | None = None) -> Books:
     """The good books with another first job, here or upstream."""
     books = good()
-    return replace(
-        books, kept=[job or books.kept[0], *books.kept[1:]], upstream=[theirs or books.upstream[0], *books.upstream[1:]]
+    return doctored(
+        kept=[job or books.kept[0], *books.kept[1:]], upstream=[theirs or books.upstream[0], *books.upstream[1:]]
     )
 
 
@@ -155,6 +170,18 @@ def test_an_acknowledged_webhook_without_its_receipt_is_found_once(applied: set[
     assert counts(doctored(applied=applied)) == {"not_applied": 1}
 
 
+def test_an_event_that_the_subscriber_never_acknowledged_is_found() -> None:
+    books = replace(good(), told=[event.id for event in good().events[1:]])
+    assert counts(books) == {"not_told": 1}
+    assert compare(books).not_told == [f"event end of {our_id(0)}, job.completed of job {our_id(0)}"]
+
+
+def test_an_end_that_no_event_tells_of_is_found() -> None:
+    books = replace(good(), events=good().events[1:])
+    assert compare(books).not_told == [f"job {our_id(0)} is COMPLETED, and no event says so"]
+    assert counts(replace(good(), events=[])) == {"not_told": 3}
+
+
 def report(findings: Findings, **changes: Any) -> Report:
     plain: dict[str, Any] = {
         "plan": Plan(jobs=3, kills=2),
@@ -162,6 +189,8 @@ def report(findings: Findings, **changes: Any) -> Report:
         "acknowledged": 3,
         "ended": {"COMPLETED": 3},
         "webhooks_acknowledged": 1,
+        "events": 1,
+        "deliveries": 1,
         "repeats": 0,
         "replays": 0,
         "unexpected_answers": {},
@@ -178,6 +207,7 @@ WRONG: dict[str, Callable[[], Report]] = {
     "paid twice": lambda: report(Findings(paid_twice=["x"])),
     "stuck": lambda: report(Findings(stuck=["x"])),
     "webhooks acknowledged and not applied": lambda: report(Findings(not_applied=["x"])),
+    "events that the subscriber was not told": lambda: report(Findings(not_told=["x"])),
     "answers that are neither 202 nor 503": lambda: report(Findings(), unexpected_answers={500: 1}),
     "kills that were not made": lambda: report(Findings(), kills={"service": 1}),
 }

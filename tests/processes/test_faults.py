@@ -48,6 +48,7 @@ def check(numbers: dict[str, Any], *, jobs: int, kills: int) -> None:
     assert set(numbers["kills_by_kind"]) == {"service", "worker", "postmaster", "everything"}
     assert numbers["submissions_repeated_by_callers"] >= 1
     assert numbers["webhooks_acknowledged"] >= jobs / 2
+    assert numbers["deliveries"] > numbers["events"] >= 3 * jobs
 
 
 @pytest.mark.timeout(240)
