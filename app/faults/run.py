@@ -18,6 +18,7 @@ import msgspec
 from rich.console import Console
 from uuid_utils.compat import uuid7
 
+from app import logs
 from app.auth import Caller
 from app.config import Settings
 from app.context import open_context, open_database
@@ -73,6 +74,7 @@ def _run_in(folder: Path, plan: Plan, out: Console) -> _Ending:
         out.print("[dim]PostgreSQL, a simulated Apiframe and the processes of the service are starting …[/]")
         simulator = stack.enter_context(RunningSimulator(simulator_config(plan)))
         settings = settings_for(simulator.url, folder / "data")
+        logs.configure(settings.model_copy(update={"log_level": "warning"}))  # standard output is the report's
         fleet = Fleet(folder, simulator.url, plan.processes)
         stack.callback(fleet.stop_database)
         subscriber = stack.enter_context(Subscriber(plan))
