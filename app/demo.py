@@ -116,6 +116,9 @@ class Walk:
             f"curl -s '{self._address}/v2/jobs?limit=5' {known}",
         ):
             self._out.print(line, soft_wrap=True, markup=False)
+        self._out.print("\nSee what happens, as it happens, or have it posted to a server of yours:", style="bold")
+        listen = f"framehook listen --url {self._address} --key {key}"
+        self._out.print(f"{listen}  # --forward http://localhost:3000/hook", soft_wrap=True, markup=False)
         self._out.print(f"\nKey        {key}\nReference  {self._address}/docs", soft_wrap=True)
         self._out.print(
             "\nCtrl-C stops everything; the next demo finds the jobs where this one leaves them.", style="dim"

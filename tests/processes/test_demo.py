@@ -55,6 +55,7 @@ def test_the_demo_shows_a_job_and_stays_up_to_be_played_with(launch: Callable[..
     key = re.search(r"^Key +(\S+)$", second.printed, re.MULTILINE)
     assert address is not None
     assert key is not None
+    assert f"framehook listen --url {address[0]} --key {key[1]}" in second.printed
     with client(address[0], key[1]) as caller:
         job = read(caller, answer["jobId"], wait=30)
         assert caller.get("/docs").status_code == 200
