@@ -74,7 +74,7 @@ async def _lease(ctx: Context, tx: AsyncConnection, *, retrying: bool) -> Sequen
     counts = Counter(row.target for row in leased)
     left = {target: tokens - counts[target] for target, tokens in allowed.items() if counts[target]}
     await sending.write_tokens(tx, left, ctx.now())
-    if left and min(left.values()) < 1:
+    if any(tokens - counts[target] < 1 for target, tokens in allowed.items()):
         asyncio.get_running_loop().call_later(TOKEN_SECONDS, ctx.notify.nudge, ["deliver"])
     return leased
 

@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 
 from app.clock import SettableClock
-from app.deliveries import deliver
+from app.deliveries import claim, deliver
 from app.deliveries.claim import PLACES_PER_TARGET
 from app.simulator.server import RunningSimulator
 from tests.deliveries.conftest import LATER, Subscribe
@@ -156,3 +156,20 @@ async def test_targets_that_are_known_to_hang_take_up_one_place_each(
     hanging.answers.clear()
     assert await deliver.run_once(quiet.ctx) == 1
     assert await deliver.run_once(quiet.ctx) == PLACES_PER_TARGET[False]
+
+
+async def test_what_a_rate_limit_holds_back_is_looked_at_again_soon_though_nothing_was_allowed(
+    quiet: Service, receiver: Receiver, subscribe: Subscribe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claim, "TOKEN_SECONDS", 0.01)
+    quiet.ctx.clock = FrozenClock()
+    await subscribe(receiver, rateLimit=1)
+    await quiet.caller.accepted(**LATER)
+    await multiply(quiet, 2)
+    assert await deliver.run_once(quiet.ctx) == 1
+
+    with quiet.ctx.notify.listening("deliver") as nudged:
+        nudged.clear()
+        assert await deliver.run_once(quiet.ctx) == 0
+        async with asyncio.timeout(5):
+            await nudged.wait()
