@@ -1,14 +1,16 @@
-"""How far a list has been read: an opaque cursor over (time, id), stable whatever is inserted meanwhile."""
+"""How far a list has been read, by an opaque cursor over (time, id) that is stable whatever is inserted meanwhile; and
+how limits and ids are read that come with a request."""
 
 from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from app.errors import Invalid
+from app.errors import Invalid, NotFound
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -34,3 +36,28 @@ class Cursor:
             return cls(_EPOCH + timedelta(microseconds=int.from_bytes(raw[:8])), UUID(bytes=raw[8:]))
         except (ValueError, binascii.Error, OverflowError):
             raise Invalid(details={"cursor": ["Not a cursor of this list"]}) from None
+
+
+def read_limit(query: Mapping[str, str], faults: dict[str, list[str]], *, default: int, largest: int) -> int:
+    """The `limit` of a query; what is wrong with it goes to `faults`."""
+    text = query.get("limit", str(default))
+    if text.isascii() and text.isdecimal() and len(text) < 20 and 1 <= int(text) <= largest:
+        return int(text)
+    faults["limit"] = [f"Expected an integer from 1 to {largest}"]
+    return default
+
+
+def find_id(text: str | None) -> UUID | None:
+    """The id that a text is, None where it is none."""
+    try:
+        return UUID(text) if text is not None else None
+    except ValueError:
+        return None
+
+
+def parse_id(text: str, what: str) -> UUID:
+    """The id of something; a text that is none is the id of nothing there is: NotFound."""
+    found = find_id(text)
+    if found is None:
+        raise NotFound(f"{what} not found")
+    return found

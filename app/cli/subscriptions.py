@@ -23,6 +23,7 @@ from app.deliveries import trial
 from app.deliveries.replay import ReplayRequest
 from app.errors import StartupError
 from app.jobs.queries.reading import find_team
+from app.paging import parse_id
 
 Result = TypeVar("Result")
 
@@ -78,7 +79,7 @@ def create_subscription(
 @subscriptions.command("test")
 def try_subscription(subscription_id: SubscriptionId, as_json: AsJson = False) -> None:
     """Send a signed test event now, and show what came of it. Exit code 1 if it was not received."""
-    tried = _do(lambda ctx, who: trial.try_out(ctx, who, every.parse_id(subscription_id)))
+    tried = _do(lambda ctx, who: trial.try_out(ctx, who, parse_id(subscription_id, "Subscription")))
     if as_json:
         print(json.dumps(tried, indent=2))
     else:
@@ -91,14 +92,14 @@ def try_subscription(subscription_id: SubscriptionId, as_json: AsJson = False) -
 @subscriptions.command("enable")
 def enable_subscription(subscription_id: SubscriptionId) -> None:
     """Enable a subscription again. What happened meanwhile is kept: framehook subscriptions replay."""
-    _do(lambda ctx, who: every.enable(ctx, who, every.parse_id(subscription_id)))
+    _do(lambda ctx, who: every.enable(ctx, who, parse_id(subscription_id, "Subscription")))
     out.print(f"Enabled {subscription_id}.")
 
 
 @subscriptions.command("delete")
 def delete_subscription(subscription_id: SubscriptionId) -> None:
     """End a subscription for good."""
-    _do(lambda ctx, who: every.delete(ctx, who, every.parse_id(subscription_id)))
+    _do(lambda ctx, who: every.delete(ctx, who, parse_id(subscription_id, "Subscription")))
     out.print(f"Deleted {subscription_id}.")
 
 
@@ -118,7 +119,7 @@ def replay_subscription(
     )
 
     async def work(ctx: Context, who: Caller) -> int:
-        begun = await replays.start(ctx, who, every.parse_id(subscription_id), asked)
+        begun = await replays.start(ctx, who, parse_id(subscription_id, "Subscription"), asked)
         if not dry_run:
             out.print(f"Replay {begun['id']} has begun.", markup=False)
             await _watch(ctx, who, begun)

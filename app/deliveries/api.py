@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any, Final
+from uuid import UUID
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -12,6 +13,7 @@ from app.deliveries import history, replay, subscriptions, trial
 from app.deliveries.replay import ReplayRequest
 from app.errors import Invalid
 from app.http import caller, context, json_response, read_object
+from app.paging import parse_id
 
 LARGEST_BODY: Final = 64 * 1024
 LONGEST_GRACE_SECONDS: Final = 30 * 24 * 3600
@@ -100,26 +102,28 @@ async def replay_subscription(request: Request) -> Response:
 async def get_replay(request: Request) -> Response:
     """Read how far a replay has come."""
     who = await _subscriber(request)
-    return json_response(await replay.show(context(request), who, replay.parse_id(request.path_params["replay_id"])))
+    return json_response(await replay.show(context(request), who, parse_id(request.path_params["replay_id"], "Replay")))
 
 
 async def abort_replay(request: Request) -> Response:
     """End a replay that runs; what it made due already is delivered. 409: it is over."""
     who = await _subscriber(request)
-    return json_response(await replay.abort(context(request), who, replay.parse_id(request.path_params["replay_id"])))
+    return json_response(
+        await replay.abort(context(request), who, parse_id(request.path_params["replay_id"], "Replay"))
+    )
 
 
 async def get_delivery(request: Request) -> Response:
     """Read a delivery with its attempts: when, what was sent, what was answered, and when the next one is."""
     who = await _subscriber(request)
-    delivery_id = history.parse_id(request.path_params["delivery_id"])
+    delivery_id = parse_id(request.path_params["delivery_id"], "Delivery")
     return json_response(await history.show_delivery(context(request), who, delivery_id))
 
 
 async def redeliver(request: Request) -> Response:
     """Make a delivery again, from its first attempt, with the same event id. 409: it is under way already."""
     who = await _subscriber(request)
-    delivery_id = history.parse_id(request.path_params["delivery_id"])
+    delivery_id = parse_id(request.path_params["delivery_id"], "Delivery")
     return json_response(await replay.redeliver(context(request), who, delivery_id), status=202)
 
 
@@ -136,8 +140,8 @@ async def _subscriber(request: Request) -> Caller:
     return await caller(request, "subscribe", "ops")
 
 
-def _subscription_id(request: Request) -> Any:
-    return subscriptions.parse_id(request.path_params["subscription_id"])
+def _subscription_id(request: Request) -> UUID:
+    return parse_id(request.path_params["subscription_id"], "Subscription")
 
 
 def _grace_seconds(body: dict[str, Any]) -> float | None:

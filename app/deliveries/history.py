@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID
 
 from app.auth import Caller
-from app.clock import timestamp
+from app.clock import timestamp, timestamp_or_null
 from app.context import Context
 from app.db import AnyRow
 from app.deliveries.queries import history
 from app.errors import Invalid, NotFound
 from app.models.deliveries import DELIVERY_STATUSES
+from app.paging import find_id, read_limit
 
 DEFAULT_LIMIT: Final = 20
 LARGEST_LIMIT: Final = 100
@@ -54,14 +55,6 @@ async def show_delivery(ctx: Context, caller: Caller, delivery_id: UUID) -> dict
     return shape_delivery(row) | {"attempts": [shape_attempt(attempt) for attempt in attempts]}
 
 
-def parse_id(text: str) -> UUID:
-    """A delivery's id; what is none is the id of no delivery: NotFound."""
-    try:
-        return UUID(text)
-    except ValueError:
-        raise NotFound("Delivery not found") from None
-
-
 def shape_delivery(row: AnyRow) -> dict[str, Any]:
     """The delivery object. `nextAttemptAt` is null while an attempt is being made, and once it is over."""
     return {
@@ -75,8 +68,8 @@ def shape_delivery(row: AnyRow) -> dict[str, Any]:
         "reason": row.reason,
         "attemptCount": row.attempt_count,
         "createdAt": timestamp(row.created_at),
-        "nextAttemptAt": None if row.is_leased else _time(row.due_at),
-        "endedAt": _time(row.ended_at),
+        "nextAttemptAt": None if row.is_leased else timestamp_or_null(row.due_at),
+        "endedAt": timestamp_or_null(row.ended_at),
     }
 
 
@@ -91,32 +84,19 @@ def shape_attempt(row: AnyRow) -> dict[str, Any]:
         "address": row.address,
         "requestHeaders": row.request_headers,
         "responseBody": bytes(row.response_body).decode(errors="replace"),
-        "nextAttemptAt": _time(row.next_at),
+        "nextAttemptAt": timestamp_or_null(row.next_at),
     }
 
 
 def _read(query: Mapping[str, str]) -> tuple[int, UUID | None, str | None]:
     faults: dict[str, list[str]] = {}
-    limit = query.get("limit", str(DEFAULT_LIMIT))
-    if not (limit.isascii() and limit.isdecimal() and len(limit) < 20 and 1 <= int(limit) <= LARGEST_LIMIT):
-        faults["limit"] = [f"Expected an integer from 1 to {LARGEST_LIMIT}"]
+    limit = read_limit(query, faults, default=DEFAULT_LIMIT, largest=LARGEST_LIMIT)
     status = query.get("status")
     if status is not None and status not in DELIVERY_STATUSES:
         faults["status"] = [f"Must be one of {', '.join(DELIVERY_STATUSES)}"]
-    before = _uuid(query.get("cursor"))
+    before = find_id(query.get("cursor"))
     if "cursor" in query and before is None:
         faults["cursor"] = ["Not a cursor of this list"]
     if faults:
         raise Invalid(details=faults)
-    return int(limit), before, status
-
-
-def _uuid(text: str | None) -> UUID | None:
-    try:
-        return UUID(text) if text is not None else None
-    except ValueError:
-        return None
-
-
-def _time(time: datetime | None) -> str | None:
-    return timestamp(time) if time else None
+    return limit, before, status

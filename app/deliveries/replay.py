@@ -156,14 +156,6 @@ async def show(ctx: Context, caller: Caller, replay_id: UUID) -> dict[str, Any]:
     }
 
 
-def parse_id(text: str) -> UUID:
-    """A replay's id; what is none is the id of no replay: NotFound."""
-    try:
-        return UUID(text)
-    except ValueError:
-        raise NotFound("Replay not found") from None
-
-
 async def run_once(ctx: Context) -> int:
     """Make the next part of a replay due: as many deliveries as it may make in a second. Returns how many parts: 0 or 1.
 

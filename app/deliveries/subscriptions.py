@@ -112,14 +112,6 @@ async def show_all(ctx: Context, caller: Caller) -> dict[str, Any]:
         }
 
 
-def parse_id(text: str) -> UUID:
-    """A subscription's id; what is none is the id of no subscription: NotFound."""
-    try:
-        return UUID(text)
-    except ValueError:
-        raise NotFound("Subscription not found") from None
-
-
 async def _check(ctx: Context, caller: Caller, asked: Mapping[str, Any]) -> None:
     """What the fields alone do not show: whether the caller may ask for all teams, and where the URL leads today."""
     if asked.get("allTeams"):

@@ -10,6 +10,7 @@ from starlette.requests import Request
 
 from app.errors import Invalid
 from app.models.events import EVENT_TYPES
+from app.paging import read_limit
 
 LATEST: Final = "latest"
 """In place of a cursor: from now on."""
@@ -38,14 +39,12 @@ class FeedQuery:
         faults: dict[str, list[str]] = {}
         after = _read_cursor(query.get("after"), "after", faults)
         types = _read_types(query.get("types"), faults)
-        limit = query.get("limit", str(DEFAULT_LIMIT))
-        if not (_is_number(limit) and 1 <= int(limit) <= LARGEST_LIMIT):
-            faults["limit"] = [f"Expected an integer from 1 to {LARGEST_LIMIT}"]
+        limit = read_limit(query, faults, default=DEFAULT_LIMIT, largest=LARGEST_LIMIT)
         wait_seconds = _read_seconds(query.get("wait", "0"), faults)
         if faults:
             raise Invalid(details=faults)
         return cls(
-            after=after, latest=query.get("after") == LATEST, types=types, limit=int(limit), wait_seconds=wait_seconds
+            after=after, latest=query.get("after") == LATEST, types=types, limit=limit, wait_seconds=wait_seconds
         )
 
 

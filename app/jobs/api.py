@@ -11,6 +11,7 @@ from app.errors import Invalid
 from app.http import caller, context, json_response, read_body
 from app.jobs import actions, reading
 from app.jobs.submit import LARGEST_BODY, check_idempotency_key, submit
+from app.paging import parse_id
 
 
 async def generate_image(request: Request) -> Response:
@@ -56,7 +57,7 @@ async def list_jobs(request: Request) -> Response:
 async def cancel_job(request: Request) -> Response:
     """Cancel a job that was not sent yet. Answers with the job, CANCELLED. 409: it was sent already, or is over."""
     who = await caller(request, "submit", "ops")
-    return json_response(await actions.cancel(context(request), who, reading.parse_id(request.path_params["job_id"])))
+    return json_response(await actions.cancel(context(request), who, parse_id(request.path_params["job_id"], "Job")))
 
 
 async def retry_job(request: Request) -> Response:
@@ -71,7 +72,7 @@ async def retry_job(request: Request) -> Response:
     job_id, status = await actions.retry(
         context(request),
         who,
-        reading.parse_id(request.path_params["job_id"]),
+        parse_id(request.path_params["job_id"], "Job"),
         idempotency_key=idempotency_key,
         respond_async=_respond_async(request),
     )
@@ -84,7 +85,7 @@ async def refresh_job(request: Request) -> Response:
     A job that is over, or was not sent yet, is answered as it is. 503: Apiframe could not be asked.
     """
     who = await caller(request, "read", "ops")
-    return json_response(await actions.refresh(context(request), who, reading.parse_id(request.path_params["job_id"])))
+    return json_response(await actions.refresh(context(request), who, parse_id(request.path_params["job_id"], "Job")))
 
 
 def _respond_async(request: Request) -> bool:

@@ -17,8 +17,8 @@ from app.events.stream import EventStream, tail
 from app.events.tickets import identify_by
 from app.http import caller, context, json_response
 from app.jobs.queries import reading
-from app.jobs.reading import parse_id
 from app.models.jobs import FINAL
+from app.paging import parse_id
 
 
 async def list_job_events(request: Request) -> Response:
@@ -51,7 +51,7 @@ async def stream_job_events(request: Request) -> Response:
 
 
 async def _get_job(request: Request, who: Caller) -> AnyRow:
-    job_id = parse_id(request.path_params["job_id"])
+    job_id = parse_id(request.path_params["job_id"], "Job")
     async with context(request).db.reading() as connection:
         job = await reading.find_job(connection, who.only_team, job_id)
     if job is None:

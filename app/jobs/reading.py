@@ -20,7 +20,7 @@ from app.errors import Forbidden, Invalid, NotFound
 from app.jobs.queries import reading
 from app.models.jobs import FINAL, STATUSES
 from app.notify import wait
-from app.paging import Cursor
+from app.paging import Cursor, find_id, parse_id, read_limit
 
 LONGEST_WAIT_SECONDS: Final = 300
 LOOK_AGAIN_SECONDS: Final = 5.0
@@ -43,7 +43,7 @@ async def get_job(
     The caller is identified anew after every wait, so that revoking its key ends it. No connection is held meanwhile.
     Raises NotFound, for other teams' jobs too, and whatever `identify` raises.
     """
-    uuid = parse_id(job_id)
+    uuid = parse_id(job_id, "Job")
     end = asyncio.get_running_loop().time() + wait_seconds
     with ctx.notify.listening(f"job:{uuid}") as nudged:
         while True:
@@ -57,14 +57,6 @@ async def get_job(
             if row.status in FINAL or left <= 0 or ctx.closing.is_set():
                 return shape_job(row, ctx.now())
             await wait(nudged, min(left, LOOK_AGAIN_SECONDS))
-
-
-def parse_id(text: str) -> UUID:
-    """A job's id; what is none is the id of no job: NotFound."""
-    try:
-        return UUID(text)
-    except ValueError:
-        raise NotFound("Job not found") from None
 
 
 async def show(ctx: Context, caller: Caller, job_id: UUID) -> dict[str, Any]:
@@ -95,13 +87,11 @@ class JobFilter:
     def parse(cls, query: Mapping[str, str]) -> JobFilter:
         """Read the query string; raise Invalid with every fault that was found. Unknown parameters are left alone."""
         faults: dict[str, list[str]] = {}
-        limit = query.get("limit", str(DEFAULT_LIMIT))
-        if not (limit.isascii() and limit.isdecimal() and len(limit) < 20 and 1 <= int(limit) <= LARGEST_LIMIT):
-            faults["limit"] = [f"Expected an integer from 1 to {LARGEST_LIMIT}"]
+        limit = read_limit(query, faults, default=DEFAULT_LIMIT, largest=LARGEST_LIMIT)
         for name, allowed in _CHOICES.items():
             if name in query and query[name] not in allowed:
                 faults[name] = [f"Must be one of {', '.join(allowed)}"]
-        search = _uuid(query.get("search"))
+        search = find_id(query.get("search"))
         if "search" in query and search is None:
             faults["search"] = ["Expected a job id"]
         for name in ("model", "operation", "team"):
@@ -115,7 +105,7 @@ class JobFilter:
             operation=query.get("operation"),
             team=query.get("team"),
             overdue=query.get("overdue") == "true",
-            limit=int(limit),
+            limit=limit,
             cursor=Cursor.parse(query["cursor"]) if "cursor" in query else None,
             whole_team=query.get("scope", "team" if "team" in query else "user") == "team",
             search=search,
@@ -202,10 +192,3 @@ def shape_job(row: AnyRow, now: datetime) -> dict[str, Any]:
 def _raw(value: str | None) -> msgspec.Raw | None:
     """JSON as PostgreSQL gave it, put into the answer as it stands, without a round trip through Python."""
     return None if value is None else msgspec.Raw(value.encode())
-
-
-def _uuid(value: str | None) -> UUID | None:
-    try:
-        return UUID(value) if value is not None else None
-    except ValueError:
-        return None

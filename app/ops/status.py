@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Literal
 
-from app.clock import timestamp
+from app.clock import timestamp_or_null
 from app.context import Context
 from app.db import AnyRow
 from app.jobs.claim import DEFAULT_CAP
@@ -136,10 +136,10 @@ def _shape_account(ctx: Context, row: AnyRow | None) -> dict[str, Any]:
         "account": ctx.account,
         "cap": ctx.settings.max_in_flight or (row.cap if row else None) or DEFAULT_CAP,
         "capLoweredTo": row.cap_lowered_to if row and lowered else None,
-        "pausedAt": _time(row.paused_at) if row else None,
+        "pausedAt": timestamp_or_null(row.paused_at) if row else None,
         "webhookField": pinned or (row.webhook_field if row else None),
         "trouble": row.trouble if row else None,
-        "troubleAt": _time(row.trouble_at) if row else None,
+        "troubleAt": timestamp_or_null(row.trouble_at) if row else None,
     }
 
 
@@ -168,14 +168,10 @@ def _shape_key(key: KeyHealth) -> dict[str, Any]:
     return {
         "fingerprint": key.fingerprint,
         "state": key.state,
-        "heldUntil": _time(key.held_until),
+        "heldUntil": timestamp_or_null(key.held_until),
         "reason": key.reason,
         "failureCount": key.failure_count,
     }
-
-
-def _time(time: datetime | None) -> str | None:
-    return timestamp(time) if time else None
 
 
 def _seconds_since(time: datetime | None, now: datetime) -> float | None:

@@ -10,7 +10,7 @@ from uuid import UUID
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.clock import timestamp
+from app.clock import timestamp, timestamp_or_null
 from app.db import AnyRow
 from app.errors import NotFound
 from app.jobs.reading import shape_job
@@ -74,11 +74,11 @@ def _shape_traced_job(job: AnyRow, now: datetime) -> dict[str, Any]:
         "team": job.team,
         "upstreamId": job.upstream_id,
         "idempotencyKey": job.idempotency_key,
-        "acceptedAt": _time(job.accepted_at),
+        "acceptedAt": timestamp_or_null(job.accepted_at),
         "dispatchCount": job.dispatch_count,
-        "nextDispatchAt": _time(job.dispatch_at),
+        "nextDispatchAt": timestamp_or_null(job.dispatch_at),
         "pollCount": job.poll_count,
-        "nextPollAt": _time(job.poll_at),
+        "nextPollAt": timestamp_or_null(job.poll_at),
         "overdue": job.completed_at is None and job.overdue_at is not None and job.overdue_at <= now,
     }
 
@@ -108,7 +108,3 @@ def _key_id(row: AnyRow) -> UUID | None:
         return UUID(row.by) if row.what == "action" else None
     except ValueError:
         return None
-
-
-def _time(time: datetime | None) -> str | None:
-    return timestamp(time) if time else None
