@@ -25,7 +25,7 @@ from app.config import Settings
 from app.db import Database
 from app.errors import StartupError
 from app.notify import Notifier
-from app.outbound import Outbound
+from app.outbound.client import Outbound
 from app.targets import Targets
 
 log = structlog.get_logger()

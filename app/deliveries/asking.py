@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from app.errors import Invalid
 from app.events.asking import is_pattern
-from app.outbound import header_fault
+from app.outbound.headers import header_fault
 from app.targets import Targets
 
 MOST_HEADERS: Final = 20

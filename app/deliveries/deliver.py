@@ -29,7 +29,7 @@ from app.deliveries.queries.sending import AttemptRow, Health, Outcome
 from app.deliveries.signing import signed_headers
 from app.deliveries.verdict import Verdict, judge
 from app.events.feed import shape_event
-from app.outbound import Reply
+from app.outbound.client import Reply
 
 log = structlog.get_logger()
 

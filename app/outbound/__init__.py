@@ -1,0 +1,9 @@
+"""Calls to addresses that others gave us, subscribers and callers: the only way there.
+
+    client     makes a call and tells what came of it, over one pool of connections
+    guard      resolves names for that pool, and lets through what `targets` admits
+    headers    which headers of others go out with a call, and what those of an answer say
+    words      what went wrong, as one line for people
+
+An address is judged after its name was resolved, and what was judged is what is connected to.
+"""

@@ -1,0 +1,170 @@
+"""The client: one POST per call, which has one deadline and ends in a Reply."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import socket
+import time
+from collections.abc import Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, Final
+
+import aiohttp
+
+from app.clock import Clock, SystemClock
+from app.outbound.guard import Guard, Lookup, system_lookup
+from app.outbound.headers import retry_after_seconds
+from app.outbound.words import describe
+from app.targets import TargetRefused, Targets
+from app.version import version
+
+LONGEST_EXCERPT: Final = 16 * 1024
+"""Bytes of an answer's body that are read."""
+
+LARGE_BODY: Final = 2**20
+NAMES_KEPT_SECONDS: Final = 10
+IDLE_SECONDS: Final = 4.0
+"""A connection is kept for less than the 5 s after which Node's servers, by default, close it under our next call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """How a call ended: with a status, or with an error, or with both where an answer broke off after its head.
+
+    `error` is one line for people. `seconds` is how long it all took. `address` is the IP address that was connected to
+    or, failing that, tried last; None: it did not come to that. `refused`: the guard forbade the call, and no byte was sent.
+    """
+
+    status: int | None
+    error: str | None
+    seconds: float
+    address: str | None = None
+    body: bytes = b""
+    retry_after_seconds: float | None = None
+    refused: bool = False
+
+
+@dataclass(slots=True)
+class _Call:
+    """What is known of a call so far, whatever may yet interrupt it."""
+
+    status: int | None = None
+    address: str | None = None
+    body: bytes = b""
+    retry_after: str | None = None
+
+
+_current: ContextVar[_Call] = ContextVar("call")
+
+
+class Outbound:
+    """One pool of connections to wherever we are asked to call. It belongs to the event loop of its first call."""
+
+    def __init__(self, targets: Targets, *, lookup: Lookup = system_lookup, clock: Clock | None = None) -> None:
+        self._targets = targets
+        self._clock = clock or SystemClock()
+        self._guard = Guard(targets, lookup)
+        self._opened: aiohttp.ClientSession | None = None
+
+    async def post(self, url: str, body: bytes, headers: Mapping[str, str], *, timeout_seconds: float) -> Reply:
+        """Send one POST, within so many seconds for everything, and follow no redirect.
+
+        Raises nothing for what the target, the network or the guard says: that is in the Reply. The headers go out as they
+        are given; what others wrote is to be judged by `header_fault` before. How many calls run at once is the
+        caller's affair.
+        """
+        call, error, refused = _Call(), None, False
+        started, deadline = time.monotonic(), asyncio.timeout(timeout_seconds)
+        token = _current.set(call)
+        try:
+            async with deadline:
+                await self._call(call, url, body, headers)
+        except TargetRefused as refusal:
+            text = str(refusal)
+            error, refused = f"refused: {text[:1].lower()}{text[1:]}", True
+        except (aiohttp.ClientError, OSError) as failure:
+            error = f"timed out after {timeout_seconds:g} s" if deadline.expired() else describe(failure)
+        finally:
+            _current.reset(token)
+        return Reply(
+            status=call.status,
+            error=error,
+            seconds=time.monotonic() - started,
+            address=call.address,
+            body=call.body,
+            retry_after_seconds=retry_after_seconds(call.retry_after, self._clock.now()),
+            refused=refused,
+        )
+
+    async def refusal(self, url: str) -> str | None:
+        """Why a URL must not be called, as its name resolves now; None: it may be, or its name does not resolve (soon)."""
+        try:
+            await self._guard.resolve(self._targets.check(url).raw_host or "")
+        except TargetRefused as refused:
+            return str(refused)
+        except OSError:
+            return None
+        return None
+
+    async def close(self) -> None:
+        """Close the connections; nothing can be called afterwards."""
+        if self._opened is not None:
+            await self._opened.close()
+        await self._guard.close()
+
+    async def _call(self, call: _Call, url: str, body: bytes, headers: Mapping[str, str]) -> None:
+        # What `check` read is what aiohttp gets: a second parser could see another host. Literal addresses are judged
+        # here, because aiohttp asks no resolver for them.
+        target = self._targets.check(url)
+        # aiohttp writes a large body piece by piece, but only from a file, and a file costs a thread to close.
+        data = body if len(body) <= LARGE_BODY else io.BytesIO(body)
+        response = await self._session().post(target, data=data, headers=headers, allow_redirects=False)
+        try:
+            call.status = response.status
+            call.retry_after = response.headers.get("Retry-After")
+            while len(call.body) < LONGEST_EXCERPT and (
+                piece := await response.content.read(LONGEST_EXCERPT - len(call.body))
+            ):
+                call.body += piece
+        finally:
+            # An answer that was read to its end has let go of its connection already; any other one loses it here.
+            response.close()
+
+    def _session(self) -> aiohttp.ClientSession:
+        if self._opened is None:
+            self._opened = aiohttp.ClientSession(
+                connector=_Connector(
+                    resolver=self._guard,
+                    limit=0,
+                    ttl_dns_cache=NAMES_KEPT_SECONDS,
+                    keepalive_timeout=IDLE_SECONDS,
+                    socket_factory=_open_socket,
+                ),
+                # The one deadline is that of `post`; those of aiohttp would come on top of it, rounded to whole seconds.
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
+                headers={"User-Agent": f"Framehook/{version()}", "Accept-Encoding": "identity"},
+                cookie_jar=aiohttp.DummyCookieJar(),
+                trust_env=False,
+                auto_decompress=False,
+                read_bufsize=LONGEST_EXCERPT,
+            )
+        return self._opened
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Notes for each call the address at the other end, of a connection that was kept as of a new one."""
+
+    async def connect(self, *args: Any, **kwargs: Any) -> Any:
+        connection = await super().connect(*args, **kwargs)
+        peer = connection.transport and connection.transport.get_extra_info("peername")
+        if peer:
+            _current.get().address = peer[0]
+        return connection
+
+
+def _open_socket(info: Any) -> socket.socket:
+    family, kind, protocol, _, address = info
+    _current.get().address = address[0]
+    return socket.socket(family, kind, protocol)
