@@ -1,6 +1,7 @@
 """Calls to addresses that others gave us, subscribers and callers: the only way there.
 
-    client     makes a call and tells what came of it, over one pool of connections
+    client     makes a call and tells what came of it, a POST's or a GET's, over one pool of connections
+    download   the answer to a GET: a body of any size, piece by piece
     guard      resolves names for that pool, and lets through what `targets` admits
     headers    which headers of others go out with a call, and what those of an answer say
     words      what went wrong, as one line for people

@@ -1,4 +1,7 @@
-"""The client: one POST per call, which has one deadline and ends in a Reply."""
+"""The client: a POST is one request with one deadline and ends in a Reply, a GET follows redirects and ends in a Download.
+
+No request leaves before its URL was judged, a redirect's like the first.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,19 @@ import asyncio
 import io
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final
+from urllib.parse import urljoin
 
 import aiohttp
+from yarl import URL
 
 from app.clock import Clock, SystemClock
+from app.outbound.download import CallFailed, Download, telling
 from app.outbound.guard import Guard, Lookup, system_lookup
 from app.outbound.headers import retry_after_seconds
 from app.outbound.words import describe
@@ -27,6 +35,9 @@ LARGE_BODY: Final = 2**20
 NAMES_KEPT_SECONDS: Final = 10
 IDLE_SECONDS: Final = 4.0
 """A connection is kept for less than the 5 s after which Node's servers, by default, close it under our next call."""
+
+REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+MOST_REDIRECTS: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +109,27 @@ class Outbound:
             refused=refused,
         )
 
+    @asynccontextmanager
+    async def get(
+        self, url: str, *, headers: Mapping[str, str] = MappingProxyType({}), idle_seconds: float
+    ) -> AsyncIterator[Download]:
+        """Send a GET, follow up to `MOST_REDIRECTS` redirects, and hand out the answer, of whatever status, for the block.
+
+        So many seconds are waited for the head, redirects included, and then for each piece of the body. Raises
+        TargetRefused when the guard forbids the URL or one that it redirects to, and CallFailed for what the network does.
+        The headers go to wherever a redirect leads: they are no place for secrets.
+        """
+        token = _current.set(_Call())
+        try:
+            async with telling(idle_seconds, late="no answer within"):
+                response = await self._follow(self._targets.check(url), headers)
+        finally:
+            _current.reset(token)
+        try:
+            yield Download(response, idle_seconds=idle_seconds)
+        finally:
+            response.close()
+
     async def refusal(self, url: str) -> str | None:
         """Why a URL must not be called, as its name resolves now; None: it may be, or its name does not resolve (soon)."""
         try:
@@ -132,6 +164,26 @@ class Outbound:
             # An answer that was read to its end has let go of its connection already; any other one loses it here.
             response.close()
 
+    async def _follow(self, target: URL, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
+        for _ in range(1 + MOST_REDIRECTS):
+            response = await self._session().get(target, headers=headers, allow_redirects=False)
+            location = response.headers.get("Location")
+            if response.status not in REDIRECTS or not location:
+                return response
+            response.close()
+            target = self._redirected(target, location)
+        raise CallFailed("too many redirects")
+
+    def _redirected(self, target: URL, location: str) -> URL:
+        try:
+            url = urljoin(str(target), location)
+        except ValueError:
+            raise TargetRefused("Must have a host that can be read") from None
+        following = self._targets.check(url)
+        if target.scheme == "https" and following.scheme == "http":
+            raise TargetRefused("Must not lead from https to http")
+        return following
+
     def _session(self) -> aiohttp.ClientSession:
         if self._opened is None:
             self._opened = aiohttp.ClientSession(
@@ -148,6 +200,7 @@ class Outbound:
                 cookie_jar=aiohttp.DummyCookieJar(),
                 trust_env=False,
                 auto_decompress=False,
+                # Reading larger pieces, as downloads do, widens it.
                 read_bufsize=LONGEST_EXCERPT,
             )
         return self._opened

@@ -1,13 +1,18 @@
-"""Small servers that answer byte for byte as a test wants, names that lead anywhere, and a call to them."""
+"""Small servers that answer byte for byte as a test wants, names that lead anywhere, and calls to them."""
 
 from __future__ import annotations
 
 import asyncio
+import shutil
 import ssl
+import subprocess
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
+
+import pytest
 
 from app.outbound.client import Outbound, Reply
 
@@ -102,6 +107,20 @@ async def stop(server: asyncio.Server, receiver: Receiver) -> None:
     for task in receiver.tasks:
         task.cancel()
     await asyncio.gather(*receiver.tasks, return_exceptions=True)
+
+
+needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
+
+
+def make_tls(folder: Path) -> ssl.SSLContext:
+    """A server's side of TLS, with a certificate that it made itself."""
+    key, certificate = str(folder / "key.pem"), str(folder / "certificate.pem")
+    subject = ["-subj", "/CN=hooks.example", "-addext", "subjectAltName=DNS:hooks.example"]
+    make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", *subject]
+    subprocess.run([*make, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate, key)
+    return tls
 
 
 async def post(calls: Outbound, url: str, body: bytes = b"{}", seconds: float = 5) -> Reply:

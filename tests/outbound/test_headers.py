@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.outbound.headers import FORBIDDEN_HEADERS, header_fault, retry_after_seconds
+from app.outbound.headers import (
+    FORBIDDEN_HEADERS,
+    accepts_ranges,
+    content_range,
+    header_fault,
+    media_type,
+    retry_after_seconds,
+)
 
 
 @pytest.mark.parametrize(
@@ -98,3 +105,49 @@ def test_a_header_that_passes_stays_on_its_line(name: str, value: str) -> None:
         assert line.isascii()
         assert line.isprintable()
         assert ":" not in name
+
+
+@pytest.mark.parametrize(
+    ("value", "media"),
+    [
+        (None, None),
+        ("", None),
+        ("image/png", "image/png"),
+        ("Image/SVG+XML; charset=utf-8", "image/svg+xml"),
+        ("video/mp4;codecs=a/b", "video/mp4"),
+        ("png", None),
+        ("image/", None),
+        ("image/png, text/html", None),
+        ("image/p\u00e4ng", None),
+        ("image/png\n", None),
+    ],
+)
+def test_a_type_is_told_without_its_parameters(value: str | None, media: str | None) -> None:
+    assert media_type(value) == media
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        (None, None),
+        ("bytes 0-99/1000", (0, 99, 1000)),
+        ("Bytes 500-999/1000", (500, 999, 1000)),
+        ("bytes 7-7/*", (7, 7, None)),
+        ("bytes */1000", None),
+        ("bytes 5-4/10", None),
+        ("bytes 0-10/10", None),
+        ("bytes 0-0/0", None),
+        ("bytes 0-1", None),
+        ("lines 0-1/2", None),
+        ("bytes 0-" + "9" * 5000 + "/*", None),
+    ],
+)
+def test_a_range_that_contradicts_itself_is_none(value: str | None, found: tuple[int, int, int | None] | None) -> None:
+    assert content_range(value) == found
+
+
+@pytest.mark.parametrize(
+    ("value", "accepts"), [(None, False), ("none", False), ("bytes", True), ("x, Bytes", True), ("kilobytes", False)]
+)
+def test_ranges_are_accepted_when_bytes_are(value: str | None, accepts: bool) -> None:
+    assert accepts_ranges(value) is accepts

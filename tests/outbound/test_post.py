@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-import shutil
 import socket
 import ssl
-import subprocess
 import threading
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -18,7 +16,7 @@ import pytest
 from app.outbound.client import LONGEST_EXCERPT, Outbound
 from app.targets import Targets
 from app.version import version
-from tests.outbound.servers import Names, Open, Receive, Received, dripping, post, until
+from tests.outbound.servers import Names, Open, Receive, Received, dripping, make_tls, needs_openssl, post, until
 
 # What is sent, and what is told
 
@@ -306,18 +304,7 @@ async def test_tls_is_told_the_name_and_not_the_address(receive: Receive, open_o
     assert receiver.requests == []
 
 
-def make_tls(folder: Path) -> ssl.SSLContext:
-    """A server's side of TLS, with a certificate that it made itself."""
-    key, certificate = str(folder / "key.pem"), str(folder / "certificate.pem")
-    subject = ["-subj", "/CN=hooks.example", "-addext", "subjectAltName=DNS:hooks.example"]
-    make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", *subject]
-    subprocess.run([*make, "-keyout", key, "-out", certificate], check=True, capture_output=True)
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    tls.load_cert_chain(certificate, key)
-    return tls
-
-
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
+@needs_openssl
 async def test_a_certificate_that_nobody_vouches_for_ends_the_call(
     receive: Receive, open_outbound: Open, tmp_path: Path
 ) -> None:
