@@ -14,6 +14,7 @@ webhook (`webhooks/`) or is asked (`jobs/reconcile`), and every word it says goe
     ops                health, status, metrics, traces: reads everything, decides nothing
     webhooks           IN: verify, keep a Receipt, make an Observation
     jobs               submit, dispatch, states (pure), observe (the one door), reconcile, expire, reading, actions
+    archive            result files kept before the vendor purges them
     deliveries         OUT: publish, subscriptions, deliver
     events             the log that subscribers read: appended in order, read without gaps, by pages or as a stream
     teams              teams and API keys

@@ -24,6 +24,7 @@ LAYERS: Final = (
     ("ops", "simulator"),
     ("webhooks",),
     ("jobs",),
+    ("archive",),
     ("deliveries",),
     ("events",),
     ("teams",),

@@ -1,0 +1,1 @@
+"""Result files kept before the vendor purges them."""
