@@ -28,6 +28,9 @@ from tests.listening import Listener, all_sequences, append_events, fact, listen
 LATER = {"Prefer": "respond-async"}
 STREAM = "/v1/events/stream"
 
+LITTLE = 65_536
+"""Bytes of room. In less than a segment of the loopback, TCP probes at ever longer intervals how much there is."""
+
 
 @pytest.fixture
 async def quiet(serve: Callable[..., Any], simulate: Callable[..., RunningSimulator]) -> Service:
@@ -61,10 +64,10 @@ async def ticket_of(caller: Caller) -> str:
 
 @asynccontextmanager
 async def mute(service: Service, caller: Caller, path: str = STREAM) -> AsyncIterator[socket.socket]:
-    """A client that asks for a stream and reads nothing of it, with as little room for it as the system allows."""
+    """A client that asks for a stream and reads nothing of it, with little room for it."""
     address = urlsplit(service.url)
     with socket.socket() as silent:
-        silent.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
+        silent.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, LITTLE)
         silent.setblocking(False)
         await asyncio.get_running_loop().sock_connect(silent, (address.hostname, address.port))
         request = f"GET {path} HTTP/1.1\r\nHost: x\r\nX-API-Key: {caller.key}\r\n\r\n"
