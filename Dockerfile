@@ -23,13 +23,17 @@ RUN /opt/build/bin/python -m hatchling build -t wheel -d /opt/dist \
 
 FROM python:3.13-slim
 
-RUN useradd --system --uid 10001 --home-dir /srv --shell /usr/sbin/nologin framehook
+# A volume that is mounted at /srv/files for the first time takes over this folder's owner.
+RUN useradd --system --uid 10001 --home-dir /srv --shell /usr/sbin/nologin framehook \
+    && install --directory --owner=10001 --group=10001 --mode=0700 /srv/files
 
 COPY --from=builder /opt/venv /opt/venv
 
+# Result files are kept only where somebody says: without a volume they would be gone with the container.
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
-    FRAMEHOOK_HOST=0.0.0.0
+    FRAMEHOOK_HOST=0.0.0.0 \
+    FRAMEHOOK_ARCHIVE_URL=off
 
 # A number rather than a name, so that a cluster can see that it is not root.
 USER 10001

@@ -14,7 +14,7 @@ webhook (`webhooks/`) or is asked (`jobs/reconcile`), and every word it says goe
     ops                health, status, metrics, traces: reads everything, decides nothing
     webhooks           IN: verify, keep a Receipt, make an Observation
     jobs               submit, dispatch, states (pure), observe (the one door), reconcile, expire, reading, actions
-    archive            result files kept before the vendor purges them
+    archive            result files, kept before the upstream purges them
     deliveries         OUT: publish, subscriptions, deliver
     events             the log that subscribers read: appended in order, read without gaps, by pages or as a stream
     teams              teams and API keys
@@ -22,6 +22,7 @@ webhook (`webhooks/`) or is asked (`jobs/reconcile`), and every word it says goe
     context            what is handed down instead of globals
     apiframe           the only place that spells the upstream's wire format
     outbound           the only way to addresses that others gave us
+    objects            where files are kept: a folder, or a bucket
     targets            which of those may be called (pure)
     loop batch notify migrate partitions models db
     config clock errors backoff bucket logs embedded version
@@ -31,5 +32,6 @@ final status. *Dispatch*: sending a job upstream. *Observation*: what the upstre
 *Webhook*: a message from Apiframe, inbound only; a *Receipt* is one of them, as kept. *Reconcile*: asking instead of being
 told. *Event*: a numbered, immutable fact that subscribers may read. *Subscription*: a subscriber's standing request.
 *Delivery*: the duty to tell it of one event; an *Attempt* is one HTTP try. *Callback*: the URL a caller put on its own
-submission. *Lease*: a claim with an end. *Nudge*: a NOTIFY.
+submission. *File*: a result file that is
+kept. *Lease*: a claim with an end. *Nudge*: a NOTIFY.
 """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
@@ -12,6 +12,10 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.errors import StartupError
 from app.targets import Targets
+
+MODALITIES: Final = ("image", "video", "music")
+STORAGES: Final = ("file", "s3", "gs", "az")
+"""Schemes of addresses that files may be kept at: a folder, S3 and what speaks its protocol, Google's, Azure's."""
 
 THIS_MACHINE = {"localhost", "0.0.0.0", "::"}  # noqa: S104 - compared with, never bound
 
@@ -55,7 +59,10 @@ class Settings(BaseSettings):
     direct_database_url: str | None = Field(
         None, repr=False, description="For LISTEN and migrations where DATABASE_URL leads to a connection pooler."
     )
-    data_dir: Path = Field(Path(".framehook"), description="Where the embedded PostgreSQL lives.")
+    data_dir: Path = Field(
+        Path(".framehook"),
+        description="Where the embedded PostgreSQL and kept files are, unless other settings say otherwise.",
+    )
     host: str = Field("127.0.0.1", description="Address that `serve` binds.")
     port: int = Field(8000, ge=0, le=65535, description="Port that `serve` binds.")
     secret_key: SecretStr | None = Field(
@@ -102,6 +109,23 @@ class Settings(BaseSettings):
         description="Comma-separated addresses, networks and hosts (`*.` for all below one) that may be called"
         " though private.",
     )
+    archive_url: str | None = Field(
+        None,
+        description="Where result files are kept: `file:///…`, `s3://…`, `gs://…`, `az://…`, or `off`."
+        " Unset: the folder `files` in FRAMEHOOK_DATA_DIR.",
+    )
+    archive_modalities: Annotated[tuple[str, ...], NoDecode] = Field(
+        MODALITIES, description="Comma-separated: the results of which kinds of operations are kept."
+    )
+    archive_largest_mb: int = Field(2048, ge=1, le=100_000, description="Files larger than so many MB are not kept.")
+    archive_serve: Literal["proxy", "redirect"] = Field(
+        "proxy", description="Kept files are answered by this service, or by a redirect to the storage (not `file`)."
+    )
+    files_days: int | None = Field(None, ge=1, le=36500, description="Days that files are kept. Unset: for ever.")
+    result_urls: Literal["upstream", "archive"] = Field(
+        "upstream",
+        description="The URLs in `result`: the upstream's until it purges them, or ours as soon as a file is kept.",
+    )
     loops: bool = Field(True, description="Whether `serve` runs the background loops too; `worker` always does.")
     pool_size: int = Field(10, ge=2, le=100, description="Database connections per process.")
     log_format: Literal["auto", "text", "json"] = Field("auto", description="`auto`: text on a terminal, else JSON.")
@@ -109,7 +133,7 @@ class Settings(BaseSettings):
         "info", description="The least level that is logged."
     )
 
-    @field_validator("apiframe_previous_api_keys", "allowed_targets", mode="before")
+    @field_validator("apiframe_previous_api_keys", "allowed_targets", "archive_modalities", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
@@ -142,12 +166,39 @@ class Settings(BaseSettings):
         Targets(value)
         return value
 
+    @field_validator("archive_url")
+    @classmethod
+    def _storage(cls, value: str | None) -> str | None:
+        if value is None or value.lower() == "off":
+            return value and value.lower()
+        parts = urlsplit(value)
+        place = parts.path if parts.scheme == "file" else parts.netloc
+        if parts.scheme not in STORAGES or not place.strip("/") or (parts.scheme == "file" and parts.netloc):
+            raise ValueError(
+                f"must be off, file:///folder, or {', '.join(f'{name}://bucket' for name in STORAGES[1:])}"
+            )
+        return value.rstrip("/")
+
+    @field_validator("archive_modalities")
+    @classmethod
+    def _modalities(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = sorted(set(value) - set(MODALITIES))
+        if unknown:
+            raise ValueError(f"unknown {', '.join(unknown)}; there are {', '.join(MODALITIES)}")
+        return value
+
     @field_validator("bootstrap_admin_key")
     @classmethod
     def _long_enough(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and (len(value.get_secret_value()) < 32 or not value.get_secret_value().startswith("fh_")):
             raise ValueError("must begin with fh_ and have at least 32 characters")
         return value
+
+    @property
+    def base_url(self) -> str:
+        """Where callers reach this service, as far as it knows."""
+        host = "127.0.0.1" if self.host in THIS_MACHINE else self.host
+        return self.public_base_url or f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
 
     @property
     def upstream_is_local(self) -> bool:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
 import secrets
+import sys
+import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
+from uuid import UUID
 
 import structlog
 from sqlalchemy import text
@@ -25,8 +30,9 @@ from app.config import Settings
 from app.db import Database
 from app.errors import StartupError
 from app.notify import Notifier
+from app.objects import open_objects
 from app.outbound.client import Outbound
-from app.targets import Targets
+from app.targets import LONGEST_SOURCE, Targets
 
 log = structlog.get_logger()
 
@@ -37,6 +43,9 @@ Result = TypeVar("Result")
 SIMULATOR_KEY: Final = "afk_simulator_key_for_tests"
 """What is sent where no key is set, which only an upstream on this machine allows."""
 
+
+MODEST: Final = 15
+"""How nice a thread is to the others, of at most 19."""
 
 _MAKE_SECRET: Final = text(
     "INSERT INTO secrets (name, value, created_at) VALUES ('webhook', :value, :now) ON CONFLICT (name) DO NOTHING"
@@ -54,6 +63,9 @@ class Context:
         self.upstream = Apiframe(settings.apiframe_base_url, timeout_seconds=settings.upstream_timeout_seconds)
         self.targets = Targets(settings.allowed_targets)
         self.http = Outbound(self.targets, clock=self.clock)
+        sources = Targets((*settings.allowed_targets, _host(settings)), longest_url=LONGEST_SOURCE)
+        self.sources = Outbound(sources, clock=self.clock)  # where result files are fetched
+        self.objects = open_objects(settings)  # where result files are kept; None: nowhere
         self.notify = Notifier(db.connect_directly)
         self.closing = asyncio.Event()
         self._batches: dict[Callable[..., Any], Batch[Any, Any]] = {}
@@ -64,10 +76,18 @@ class Context:
         self.failures: Counter[str] = Counter()  # submissions in a row without a clear answer, by upstream key
         self.in_hand: Counter[tuple[bool, str]] = Counter()  # deliveries being made, by lane and target
         self.hanging: set[str] = set()  # targets whose last delivery got no answer in time
+        self.fetching: set[UUID] = set()  # result files that are being fetched
+        self.looking = asyncio.Semaphore(1)  # pictures are looked at one after another
+        self.modest = ThreadPoolExecutor(1, thread_name_prefix="modest", initializer=_be_modest)
 
     def now(self) -> datetime:
         """The time by the clock that was handed in."""
         return self.clock.now()
+
+    @property
+    def archived(self) -> tuple[str, ...]:
+        """The results of which modalities are kept, unless a team wants it otherwise."""
+        return self.settings.archive_modalities if self.objects is not None else ()
 
     @property
     def account(self) -> str:
@@ -142,8 +162,21 @@ class Context:
         for batch in self._batches.values():
             await batch.close()
         await self.http.close()
+        await self.sources.close()
+        self.modest.shutdown(wait=False, cancel_futures=True)
         await self.upstream.close()
         await self.db.close()
+
+
+def _be_modest() -> None:
+    """Let a thread that computes take the processor only where nobody else wants it (Linux has this for each thread)."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), MODEST)
+
+
+def _host(settings: Settings) -> str:
+    """The upstream's own host, from which files may come though it be private: a simulator's are."""
+    return urlsplit(settings.apiframe_base_url).hostname or ""
 
 
 @asynccontextmanager

@@ -106,6 +106,11 @@ class Walk:
         picture = httpx.get(url, trust_env=False).raise_for_status()
         self._out.print(f"    picture    {url}", soft_wrap=True)
         self._out.print(f"               {picture.headers['content-type']}, {len(picture.content):,} bytes")
+        while job["archiveStatus"] == "pending" and time.monotonic() < deadline:
+            time.sleep(0.1)
+            job = client.get(f"/v2/jobs/{accepted['jobId']}").raise_for_status().json()
+        for file in job["files"]:
+            self._out.print(f"    kept       {file['url']}", soft_wrap=True)
 
     def _explain(self, key: str) -> None:
         body = '{"model": "flux-1.1-pro-ultra", "prompt": "a quiet harbour at dawn"}'
@@ -116,6 +121,14 @@ class Walk:
             f"curl -s '{self._address}/v2/jobs?limit=5' {known}",
         ):
             self._out.print(line, soft_wrap=True, markup=False)
+        self._out.print("\nOr have the picture itself, in one call:", style="bold")
+        wish = f"-H 'Authorization: Bearer {key}' -H 'Prefer: wait=60' -H 'Accept: image/*'"
+        self._out.print(
+            f"curl -sL {self._address}/v2/images/generate {wish} -H 'Content-Type: application/json' -d '{body}'"
+            " -o picture.jpg",
+            soft_wrap=True,
+            markup=False,
+        )
         self._out.print("\nSee what happens, as it happens, or have it posted to a server of yours:", style="bold")
         listen = f"framehook listen --url {self._address} --key {key}"
         self._out.print(f"{listen}  # --forward http://localhost:3000/hook", soft_wrap=True, markup=False)
@@ -136,6 +149,7 @@ def _settings(address: str, simulator: RunningSimulator) -> Settings:
         apiframe_api_key=simulator.world.config.api_keys[0],
         apiframe_previous_api_keys=(),
         allowed_targets=("127.0.0.0/8", "::1"),  # whoever tries the demo has receivers on this machine, if any
+        archive_url=None,
         loops=True,
         log_level="warning",
     )

@@ -271,7 +271,7 @@ def _find_binaries() -> Path:
 def _claim_home(home: Path) -> None:
     with suppress(FileExistsError):
         home.mkdir(mode=0o700, parents=True)
-    entries = {entry.name for entry in home.iterdir()} - {"lost+found"}
+    entries = {entry.name for entry in home.iterdir()} - {"lost+found", "files"}  # kept files may have come first
     status = home.stat()
     if status.st_uid != os.geteuid():
         raise StartupError(f"the data folder {home} belongs to another user {ELSEWHERE}")

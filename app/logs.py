@@ -12,7 +12,7 @@ import structlog
 from app.config import Settings
 
 _WEBHOOK_PATH = re.compile(r"(/webhooks/apiframe/)[^\s\"]+")
-_TICKET = re.compile(r"([?&]ticket=)[^&\s\"]*")
+_SEALED = re.compile(r"([?&](ticket|signature)=)[^&\s\"]*")
 
 
 def configure(settings: Settings) -> None:
@@ -50,7 +50,7 @@ def configure(settings: Settings) -> None:
 
 
 class HideTokens(logging.Filter):
-    """Keep what uvicorn's access log must not tell: the path of a webhook and the ticket of a stream carry secrets."""
+    """Keep what uvicorn's access log must not tell: the path of a webhook, the ticket of a stream, the seal of a link."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         if isinstance(record.args, tuple):
@@ -59,7 +59,7 @@ class HideTokens(logging.Filter):
 
 
 def _hide(words: str) -> str:
-    return _TICKET.sub(r"\1{ticket}", _WEBHOOK_PATH.sub(r"\1{job_id}/{token}", words))
+    return _SEALED.sub(r"\1{\2}", _WEBHOOK_PATH.sub(r"\1{job_id}/{token}", words))
 
 
 def hide_tokens() -> None:

@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import logs, partitions, workers
 from app.apiframe.signature import WEBHOOK_PATH
+from app.archive import api as files
 from app.auth import KeyRing
 from app.config import Settings, load_settings
 from app.context import Context, open_context
@@ -71,6 +72,10 @@ ROUTES: Final[tuple[tuple[str, str, Handler], ...]] = (
     ("GET", "/v1/deliveries/{delivery_id}", deliveries.get_delivery),
     ("POST", "/v1/deliveries/{delivery_id}/redeliver", deliveries.redeliver),
     ("GET", "/v1/undelivered", deliveries.list_undelivered),
+    ("GET", "/v1/files/{file_id}", files.get_file),
+    ("HEAD", "/v1/files/{file_id}", files.get_file),
+    ("POST", "/v1/files/{file_id}/links", files.create_link),
+    ("GET", "/v1/files/{file_id}/thumbnail", files.get_thumbnail),
     ("GET", "/v1/status", ops.get_status),
     ("POST", WEBHOOK_PATH, webhooks.receive_webhook),
     ("GET", "/healthz", ops.healthz),

@@ -62,6 +62,7 @@ def serve(settings: Settings, *, workers: int, migrate_first: bool) -> None:
     with ExitStack() as stack:
         # A port that is taken is found before a database is started or migrated for nothing.
         listening = stack.enter_context(listen(settings.host, settings.port))
+        settings = settings.model_copy(update={"port": listening.getsockname()[1]})  # with 0 the system chose it
         _hold_database(stack, settings, migrate_first=migrate_first)
         log.info("service.listening", url=_url(listening), workers=workers)
         # uvicorn raises the signal anew when all is shut down, when it has done its work.
@@ -74,7 +75,8 @@ def serve(settings: Settings, *, workers: int, migrate_first: bool) -> None:
 
 def _supervise(settings: Settings, listening: socket.socket, workers: int) -> None:
     # Worker processes read their settings anew, so what the command line said goes into their environment.
-    os.environ[environment_name("loops")] = str(settings.loops)
+    for field in ("loops", "host", "port"):
+        os.environ[environment_name(field)] = str(getattr(settings, field))
     supervisor = Multiprocess(_config("app.serving:worker_app", factory=True, workers=workers), sockets=[listening])
     supervisor.run()
     if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):

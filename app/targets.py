@@ -18,7 +18,8 @@ Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
 LONGEST_URL: Final = 2048
-"""Characters."""
+LONGEST_SOURCE: Final = 8192
+"""Characters: of a URL that somebody gave us, and of one that a file is fetched from, which a signature may make longer."""
 
 LONGEST_HOST: Final = 253
 """Characters, without the dot at the end (RFC 1035, 2.3.4)."""
@@ -95,7 +96,7 @@ class TargetRefused(Exception):
 class Targets:
     """What may be called: the public addresses, and what the operator allows besides."""
 
-    def __init__(self, allowed: Sequence[str] = ()) -> None:
+    def __init__(self, allowed: Sequence[str] = (), *, longest_url: int = LONGEST_URL) -> None:
         """Allow addresses, networks (`10.1.0.0/16`), hosts (`hooks.internal`) and the names below one (`*.internal`).
 
         Raises ValueError, with one line that quotes the entry, for anything else.
@@ -106,6 +107,7 @@ class Targets:
         self._networks = tuple(network for network in networks if network is not None)
         self._names = frozenset(name for name in names if not name.startswith("."))
         self._suffixes = tuple(name for name in names if name.startswith("."))
+        self._longest_url = longest_url
 
     def check(self, url: str) -> URL:
         """Read a URL that is to be called; raise TargetRefused for what can be seen without asking the DNS.
@@ -113,7 +115,7 @@ class Targets:
         What is returned holds the very characters that were given, but for the authority in lower case and non-ASCII
         characters behind it, which are percent-encoded. Where its host is a name, ask `refusal` what that leads to.
         """
-        read = _read_url(url)
+        read = _read_url(url, self._longest_url)
         host = read.raw_host or ""
         if (fault := _host_fault(host, bracketed="[" in read.raw_authority)) is not None:
             raise TargetRefused(fault)
@@ -151,9 +153,9 @@ class Targets:
         return name in self._names or name.endswith(self._suffixes)
 
 
-def _read_url(url: str) -> URL:
-    if len(url) > LONGEST_URL:
-        raise TargetRefused(f"Must have at most {LONGEST_URL:,} characters")
+def _read_url(url: str, longest: int) -> URL:
+    if len(url) > longest:
+        raise TargetRefused(f"Must have at most {longest:,} characters")
     if _UNFIT.search(url):
         raise TargetRefused("Must not contain whitespace, control characters or backslashes")
     match = _URL.fullmatch(url)

@@ -41,6 +41,7 @@ def settings_for(database_url: str, simulator: RunningSimulator, **settings: Any
         "upstream_timeout_seconds": 5.0,
         "pool_size": 5,
         "allowed_targets": "127.0.0.0/8",  # where the tests' receivers are
+        "archive_url": "off",  # only the tests of the archive keep anything
     }
     return load_settings(_env_file=None, **values | settings)
 

@@ -31,7 +31,7 @@ LAYERS: Final = (
     ("http",),  # what every route needs, the caller among it: above `auth`
     ("auth", "paging"),
     ("context",),
-    ("apiframe", "outbound", "loop"),  # the two ways out: to the upstream, and to everyone else
+    ("apiframe", "outbound", "objects", "loop"),  # the ways out: to the upstream, to everyone else, to the storage
     ("notify", "batch", "migrate"),  # `migrate` also makes partitions, so it stands above them
     ("partitions",),  # derived from the tables in `models`
     ("models",),
@@ -54,6 +54,7 @@ MAY_PRINT: Final = frozenset(
     {
         "app.cli.main",
         "app.cli.running",
+        "app.cli.files",
         "app.cli.keys",
         "app.cli.jobs",
         "app.cli.listen",

@@ -11,6 +11,7 @@ import pytest
 from app.config import Settings, environment_name, load_settings
 from app.context import open_database
 from app.errors import StartupError
+from app.objects import open_objects
 
 USUAL: Final = {
     "database_url": "DATABASE_URL",
@@ -65,6 +66,12 @@ def test_settings_are_read_by_the_names_that_are_said(monkeypatch: pytest.Monkey
         "job_deadline_hours": "48",
         "retention_days": "7",
         "allowed_targets": "10.1.0.0/16",
+        "archive_url": "s3://results/framehook",
+        "archive_modalities": "image,video",
+        "archive_largest_mb": "500",
+        "archive_serve": "redirect",
+        "files_days": "365",
+        "result_urls": "archive",
         "loops": "false",
         "pool_size": "20",
         "log_format": "json",
@@ -81,6 +88,10 @@ def test_settings_are_read_by_the_names_that_are_said(monkeypatch: pytest.Monkey
         assert read[field].get_secret_value() == values[field]
     assert [key.get_secret_value() for key in read["apiframe_previous_api_keys"]] == ["afk_before"]
     assert read["allowed_targets"] == ("10.1.0.0/16",)
+    assert read["archive_modalities"] == ("image", "video")
+    assert (read["archive_largest_mb"], read["files_days"]) == (500, 365)
+    for field in ("archive_url", "archive_serve", "result_urls"):
+        assert read[field] == values[field]
     for field in ("database_url", "public_base_url", "apiframe_base_url", "host", "webhook_field", "log_level"):
         assert read[field] == values[field]
 
@@ -180,6 +191,24 @@ def test_allowed_targets_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch
         ("FRAMEHOOK_ALLOWED_TARGETS", "*"),
         ("FRAMEHOOK_ALLOWED_TARGETS", "https://hooks.internal"),
         ("FRAMEHOOK_ALLOWED_TARGETS", "127.1"),
+        ("FRAMEHOOK_ARCHIVE_URL", "on"),
+        ("FRAMEHOOK_ARCHIVE_URL", "/srv/files"),
+        ("FRAMEHOOK_ARCHIVE_URL", "srv/files"),
+        ("FRAMEHOOK_ARCHIVE_URL", "file:"),
+        ("FRAMEHOOK_ARCHIVE_URL", "file:///"),
+        ("FRAMEHOOK_ARCHIVE_URL", "file://srv/files"),
+        ("FRAMEHOOK_ARCHIVE_URL", "s3:"),
+        ("FRAMEHOOK_ARCHIVE_URL", "s3:///results"),
+        ("FRAMEHOOK_ARCHIVE_URL", "gcs://results"),
+        ("FRAMEHOOK_ARCHIVE_URL", "https://results.s3.amazonaws.com"),
+        ("FRAMEHOOK_ARCHIVE_MODALITIES", "pictures"),
+        ("FRAMEHOOK_ARCHIVE_MODALITIES", "image;video"),
+        ("FRAMEHOOK_ARCHIVE_LARGEST_MB", "0"),
+        ("FRAMEHOOK_ARCHIVE_LARGEST_MB", "2 GB"),
+        ("FRAMEHOOK_ARCHIVE_SERVE", "direct"),
+        ("FRAMEHOOK_FILES_DAYS", "0"),
+        ("FRAMEHOOK_FILES_DAYS", "for ever"),
+        ("FRAMEHOOK_RESULT_URLS", "ours"),
         ("FRAMEHOOK_LOOPS", "maybe"),
         ("FRAMEHOOK_POOL_SIZE", "1"),
         ("FRAMEHOOK_LOG_FORMAT", "xml"),
@@ -196,6 +225,52 @@ def test_a_bad_setting_is_one_line_that_names_it(monkeypatch: pytest.MonkeyPatch
     assert name in line
     assert "\n" not in line
     assert "secret" not in line
+
+
+def test_result_files_of_every_kind_are_kept_beside_the_database_unless_told_otherwise(tmp_path: Path) -> None:
+    settings = load_settings()
+
+    assert settings.archive_url is None
+    assert settings.archive_modalities == ("image", "video", "music")
+    assert (settings.archive_largest_mb, settings.archive_serve) == (2048, "proxy")
+    assert (settings.files_days, settings.result_urls) == (None, "upstream")
+    objects = open_objects(settings)
+    assert objects is not None
+    assert objects.url == (tmp_path / ".framehook" / "files").as_uri()
+
+
+@pytest.mark.parametrize(
+    ("written", "url"),
+    [
+        ("off", None),
+        ("file:///srv/files/", "file:///srv/files"),
+        ("file:///srv/result%20files", "file:///srv/result%20files"),
+        ("s3://results", "s3://results"),
+        ("s3://results/framehook/", "s3://results/framehook"),
+        ("gs://results", "gs://results"),
+        ("az://results", "az://results"),
+    ],
+)
+def test_result_files_are_kept_where_the_setting_says(
+    monkeypatch: pytest.MonkeyPatch, written: str, url: str | None
+) -> None:
+    set_all(monkeypatch, FRAMEHOOK_ARCHIVE_URL=written)
+
+    objects = open_objects(load_settings())
+
+    assert (objects.url if objects else None) == url
+
+
+@pytest.mark.parametrize(
+    ("written", "modalities"),
+    [("image", ("image",)), (" image , music ", ("image", "music")), (",", ()), ("video,,", ("video",))],
+)
+def test_modalities_are_separated_by_commas(
+    monkeypatch: pytest.MonkeyPatch, written: str, modalities: tuple[str, ...]
+) -> None:
+    set_all(monkeypatch, FRAMEHOOK_ARCHIVE_MODALITIES=written)
+
+    assert load_settings().archive_modalities == modalities
 
 
 def test_bad_settings_are_all_named_in_that_line(monkeypatch: pytest.MonkeyPatch) -> None:

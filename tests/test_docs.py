@@ -17,7 +17,7 @@ from app.config import Settings, environment_name, load_settings
 from app.main import ROUTES, create_app
 from app.simulator.control import control_routes
 from app.simulator.world import World
-from tests.stories.quick_start.snippets import VARIABLES, first_call, read_snippets, receiver
+from tests.stories.quick_start.snippets import VARIABLES, first_call, one_call, read_snippets, receiver
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 DECISIONS: Final = sorted((ROOT / "docs" / "decisions").glob("*.md"))
@@ -87,6 +87,8 @@ def shown_default(info: FieldInfo) -> str:
     value = info.default
     if value is None or value == ():
         return "unset"
+    if isinstance(value, tuple):
+        return f"`{','.join(value)}`"
     if isinstance(value, bool):
         return f"`{value}`".lower()
     return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
@@ -176,7 +178,11 @@ def fits(path: str, shape: str) -> bool:
 def test_every_link_leads_somewhere(document: Path) -> None:
     text = document.read_text(encoding="utf-8")
     links = [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if not re.match(r"[a-z]+:", link)]
-    assert [link for link in links if not (document.parent / link).exists()] == []
+    files = [link for link in links if not link.startswith("#")]
+    assert [link for link in files if not (document.parent / link).exists()] == []
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    anchors = {"#" + re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    assert set(links) - set(files) - anchors == set()
 
 
 def test_the_documents_name_no_source_file_that_does_not_exist() -> None:
@@ -201,7 +207,7 @@ def test_the_first_call_is_in_the_readme_and_reads_its_variables(language: str) 
 
 def test_every_snippet_in_a_programming_language_is_one_that_a_test_runs() -> None:
     languages = ("bash", "python", "javascript", "go")
-    run = "\n".join((*map(first_call, languages[:3]), *map(receiver, languages[1:])))
+    run = "\n".join((one_call(), *map(first_call, languages[:3]), *map(receiver, languages[1:])))
     assert [one for one in read_snippets(readme()) if one.language in languages and one.code not in run] == []
 
 

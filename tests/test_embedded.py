@@ -309,6 +309,15 @@ def test_a_folder_that_holds_other_things_is_left_alone(tmp_path: Path) -> None:
     assert permissions(tmp_path) == 0o755
 
 
+def test_a_folder_that_holds_kept_files_is_made_ours_alone(data_dir: Path) -> None:
+    """They were put there by a service whose database was elsewhere, and which made the folder as it makes any."""
+    (data_dir / "files" / "2026").mkdir(parents=True)
+    data_dir.chmod(0o755)
+    embedded.start(data_dir).close()
+    assert permissions(data_dir) == 0o700
+    assert (data_dir / "files" / "2026").is_dir()
+
+
 def test_a_cluster_of_another_major_version_is_one_clear_error(data_dir: Path) -> None:
     (data_dir / "cluster").mkdir(parents=True)
     data_dir.chmod(0o700)

@@ -156,4 +156,9 @@ async def test_the_reference_knows_the_routes_and_promises_no_422(quiet: Service
         status for methods in document["paths"].values() for each in methods.values() for status in each["responses"]
     }
     assert "422" not in answers
+    operations = [each for methods in document["paths"].values() for each in methods.values()]
+    assert len({each["operationId"] for each in operations}) == len(operations)
+    assert [each["summary"] for each in operations if "\n" in each["summary"]] == []
+    named = set(re.findall(r"#/components/schemas/(\w+)", json.dumps(document)))
+    assert named == set(document["components"]["schemas"])
     assert (await quiet.caller.http.get("/docs")).status_code == 200

@@ -69,6 +69,16 @@ def copied_sources() -> list[str]:
     return sources
 
 
+def final_stage() -> str:
+    """The lines of the Dockerfile that make the image itself."""
+    return read("Dockerfile").split("\nFROM ")[-1]
+
+
+def image_user() -> str:
+    (user,) = re.findall(r"^USER (\S+)$", final_stage(), re.MULTILINE)
+    return str(user)
+
+
 def shipped_files(folder: str) -> set[str]:
     return {
         path.relative_to(ROOT).as_posix()
@@ -154,6 +164,7 @@ def test_the_demo_shares_neither_database_nor_settings_with_the_real_service() -
     assert "@demo-postgres:" in demo["environment"]["DATABASE_URL"]
     assert "@postgres:" in services["framehook"]["environment"]["DATABASE_URL"]
     assert "volumes" not in services["demo-postgres"]
+    assert "volumes" not in demo
 
 
 def test_everything_that_a_compose_service_waits_for_is_started_with_it() -> None:
@@ -161,6 +172,23 @@ def test_everything_that_a_compose_service_waits_for_is_started_with_it() -> Non
     for name, service in services.items():
         for other in service.get("depends_on", {}):
             assert set(services[other].get("profiles", [])) <= set(service.get("profiles", [])), f"{name} → {other}"
+
+
+def test_compose_keeps_result_files_in_a_volume_unless_told_otherwise() -> None:
+    compose: dict[str, Any] = YAML(typ="safe", pure=True).load(read("docker-compose.yml"))
+    service = compose["services"]["framehook"]
+    (volume,) = service["volumes"]
+    name, _, folder = volume.partition(":")
+    assert name in compose["volumes"]
+    assert service["environment"]["FRAMEHOOK_ARCHIVE_URL"] == f"${{FRAMEHOOK_ARCHIVE_URL:-file://{folder}}}"
+
+
+def test_the_demo_in_compose_keeps_result_files_until_it_ends() -> None:
+    demo = compose_services()["demo"]
+    (mounted,) = demo["tmpfs"]
+    folder, _, options = mounted.partition(":")
+    assert demo["environment"]["FRAMEHOOK_ARCHIVE_URL"] == f"file://{folder}"
+    assert f"uid={image_user()}" in options.split(",")
 
 
 @pytest.mark.usefixtures("nothing_set")
@@ -186,10 +214,19 @@ def test_the_image_build_sees_exactly_what_the_dockerfile_copies() -> None:
 
 
 def test_the_image_does_not_run_as_root() -> None:
-    final_stage = read("Dockerfile").split("\nFROM ")[-1]
-    (user,) = re.findall(r"^USER (\S+)$", final_stage, re.MULTILINE)
+    user = image_user()
     assert user.isdecimal()
     assert int(user) > 0
+
+
+def test_the_image_keeps_result_files_only_where_somebody_says() -> None:
+    assert "FRAMEHOOK_ARCHIVE_URL=off" in final_stage().split()
+
+
+def test_the_folder_that_a_volume_of_result_files_is_mounted_over_belongs_to_the_image_s_user() -> None:
+    folder = compose_services()["framehook"]["volumes"][0].partition(":")[2]
+    (made,) = re.findall(rf"install --directory (.+) {re.escape(folder)}$", final_stage(), re.MULTILINE)
+    assert f"--owner={image_user()}" in made.split()
 
 
 # Locks

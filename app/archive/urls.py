@@ -11,11 +11,10 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
+from app.targets import LONGEST_SOURCE
+
 MOST_FILES: Final = 100
 """Of one result. The largest ones known have five: a grid and its four pictures."""
-
-LONGEST_URL: Final = 4096
-"""Characters. Signed URLs of object stores take some 1,500."""
 
 _URL: Final = re.compile(
     r"""
@@ -62,4 +61,4 @@ def replace_urls(result: Any, found: Mapping[str, str]) -> Any:
 
 
 def _is_url(text: str) -> bool:
-    return len(text) <= LONGEST_URL and _URL.fullmatch(text) is not None
+    return len(text) <= LONGEST_SOURCE and _URL.fullmatch(text) is not None

@@ -13,6 +13,7 @@ from rich.table import Column, Table
 from app.cli.terminal import AsJson, out, read_settings, run
 from app.config import Settings
 from app.context import open_context
+from app.jobs.reading import view
 from app.ops import trace
 
 jobs = typer.Typer(name="jobs", help="Look into jobs.", no_args_is_help=True)
@@ -26,7 +27,7 @@ def show_job(
 
     async def work(settings: Settings) -> dict[str, Any]:
         async with open_context(settings) as ctx, ctx.db.reading() as connection:
-            return await trace.trace_job(connection, job_id, only_team=None, now=ctx.now())
+            return await trace.trace_job(connection, job_id, only_team=None, seen=await view(ctx))
 
     found = msgspec.json.encode(run(work(read_settings())))
     if as_json:

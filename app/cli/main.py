@@ -8,6 +8,7 @@ import typer
 
 from app import serving
 from app.cli import running
+from app.cli.files import files
 from app.cli.jobs import jobs
 from app.cli.keys import keys
 from app.cli.listen import listen
@@ -27,7 +28,7 @@ for command in (
     *(listen, running.demo, running.simulate, running.faults),
 ):
     app.command()(command)
-for group in (keys, jobs, subscriptions):
+for group in (keys, jobs, subscriptions, files):
     app.add_typer(group)
 
 

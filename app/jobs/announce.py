@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from datetime import datetime
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
+from uuid import UUID
 
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -15,26 +15,52 @@ from app.db import AnyRow
 from app.deliveries.filters import Facts
 from app.deliveries.publish import Callback, News, publish
 from app.jobs.observe import Observed
-from app.jobs.reading import shape_job
+from app.jobs.outputs import shape_unkept
+from app.jobs.queries.archiving import list_announced
+from app.jobs.reading import View, shape_job, view
 from app.jobs.states import JobState
 
 
 async def announce(ctx: Context, tx: AsyncConnection, observed: Iterable[Observed]) -> None:
     """Publish what observations made true. The last statements of the transaction that observed them."""
-    now = ctx.now()
+    seen = View(ctx.now())
     told = [(fact, one.job, one.after) for one in observed for fact in one.facts if one.job is not None]
-    await publish(ctx, tx, [_news(fact, job, _shape(job, state, now)) for fact, job, state in told])
+    await publish(ctx, tx, [_news(fact, job, _shape(job, state, seen)) for fact, job, state in told])
 
 
 async def announce_accepted(ctx: Context, tx: AsyncConnection, jobs: Sequence[AnyRow]) -> None:
     """Publish that jobs were accepted. The last statements of that transaction."""
-    now = ctx.now()
-    await publish(ctx, tx, [_news("job.queued", job, shape_job(job, now)) for job in jobs])
+    seen = View(ctx.now())
+    await publish(ctx, tx, [_news("job.queued", job, shape_job(job, seen)) for job in jobs])
 
 
-def _shape(job: AnyRow, state: JobState, now: datetime) -> dict[str, Any]:
+async def announce_archived(ctx: Context, tx: AsyncConnection, job_ids: Collection[UUID]) -> None:
+    """Publish that of these jobs nothing is left to be fetched: what was kept, and what could not be. Last statements."""
+    if not job_ids:
+        return
+    seen, news = await view(ctx), []
+    for job in await list_announced(tx, job_ids):
+        files = msgspec.json.decode(job.files)
+        failed = shape_unkept([file for file in files if file["status"] == "failed"])
+        if any(file["status"] == "stored" for file in files):
+            news.append(_news("job.archived", job, shape_job(job, seen)))
+        if failed:
+            news.append(_news("job.archive_failed", job, shape_job(job, seen) | {"failedFiles": failed}))
+    await publish(ctx, tx, news)
+
+
+async def announce_late(ctx: Context, tx: AsyncConnection, job_ids: Collection[UUID]) -> None:
+    """Publish that these jobs have files that are not kept yet though their purge is near. Last statements."""
+    seen = await view(ctx)
+    jobs = await list_announced(tx, job_ids)
+    late = {job.id: shape_unkept(msgspec.json.decode(job.files)) for job in jobs}
+    news = [_news("job.archive_late", job, shape_job(job, seen) | {"lateFiles": late[job.id]}) for job in jobs]
+    await publish(ctx, tx, news)
+
+
+def _shape(job: AnyRow, state: JobState, seen: View) -> dict[str, Any]:
     """The job object as it was at that moment, of which others may have followed in the same transaction."""
-    return shape_job(job, now) | {
+    return shape_job(job, seen) | {
         "status": state.status,
         "progress": state.progress,
         "result": None if state.result is None else msgspec.Raw(state.result.encode()),

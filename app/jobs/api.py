@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from uuid import UUID
+
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -9,8 +11,10 @@ from app.apiframe.operations import IMAGES_GENERATE
 from app.auth import Caller
 from app.errors import Invalid
 from app.http import caller, context, json_response, read_body
-from app.jobs import actions, reading
+from app.jobs import actions, reading, waiting
 from app.jobs.submit import LARGEST_BODY, check_idempotency_key, submit
+from app.jobs.waiting import Wish
+from app.models.jobs import Status
 from app.paging import parse_id
 
 
@@ -22,6 +26,10 @@ async def generate_image(request: Request) -> Response:
     An `Idempotency-Key` makes repeating safe: the same key with the same body answers with the same job. With
     `Prefer: respond-async` the answer does not wait for the upstream. A refusal by the upstream that you can act on
     (400, 402, 403, 409) is passed on in its own words, and the key is free again.
+
+    With `Prefer: wait=SECONDS` (at most 300) the answer waits for the end of the job, and is the job object (200). With
+    `Accept: image/*`, `video/*` or `audio/*` besides, it is a redirect (303) to the first such file that the job made, by a
+    link that needs no key. A job that failed is a 502, one that was cancelled a 409; when the time is over, it is the 202.
     """
     return await _submit(request, IMAGES_GENERATE)
 
@@ -64,19 +72,19 @@ async def retry_job(request: Request) -> Response:
     """Try a job again that failed or was cancelled. Answers 202 with a new job's id; its `retryOf` names this one.
 
     The new job is of the same team and key, with the same fields, `metadata`, `priority` and callback. `Idempotency-Key`
-    and `Prefer: respond-async` are heeded as on a submission. 409: the job is not over, or it completed.
+    and `Prefer` are heeded as on a submission. 409: the job is not over, or it completed.
     """
     who = await caller(request, "submit", "ops")
-    idempotency_key = request.headers.get("idempotency-key")
+    idempotency_key, wish = request.headers.get("idempotency-key"), Wish.parse(request.headers)
     check_idempotency_key(idempotency_key)
     job_id, status = await actions.retry(
         context(request),
         who,
         parse_id(request.path_params["job_id"], "Job"),
         idempotency_key=idempotency_key,
-        respond_async=_respond_async(request),
+        respond_async=wish.respond_async,
     )
-    return json_response({"jobId": job_id, "status": status}, status=202)
+    return await _tell(request, job_id, status, wish)
 
 
 async def refresh_job(request: Request) -> Response:
@@ -88,12 +96,8 @@ async def refresh_job(request: Request) -> Response:
     return json_response(await actions.refresh(context(request), who, parse_id(request.path_params["job_id"], "Job")))
 
 
-def _respond_async(request: Request) -> bool:
-    return "respond-async" in request.headers.get("prefer", "").lower()
-
-
 async def _submit(request: Request, operation: str) -> Response:
-    who = await caller(request, "submit")
+    who, wish = await caller(request, "submit"), Wish.parse(request.headers)
     raw = await read_body(request, largest=LARGEST_BODY)
     job_id, status = await submit(
         context(request),
@@ -101,9 +105,22 @@ async def _submit(request: Request, operation: str) -> Response:
         operation,
         raw,
         idempotency_key=request.headers.get("idempotency-key"),
-        respond_async=_respond_async(request),
+        respond_async=wish.respond_async,
     )
-    return json_response({"jobId": job_id, "status": status}, status=202)
+    return await _tell(request, job_id, status, wish)
+
+
+async def _tell(request: Request, job_id: UUID, status: Status, wish: Wish) -> Response:
+    """Answer a submission that was accepted, once the caller has waited for as long as it wanted to."""
+    if wish.wait_seconds is None:
+        return json_response({"jobId": job_id, "status": status}, status=202)
+
+    async def identify() -> Caller:
+        return await caller(request, "submit", "read", "ops")
+
+    ctx = context(request)
+    job = await reading.get_job(ctx, identify, str(job_id), wait_seconds=wish.wait_seconds, enough=wish.is_granted)
+    return await waiting.answer(ctx, job, wish)
 
 
 def _wait_seconds(value: str) -> float:

@@ -13,7 +13,7 @@ from app.errors import NotFound
 from app.events import feed
 from app.events.asking import FeedQuery, StreamQuery
 from app.events.feed import EventFilter
-from app.events.stream import EventStream, tail
+from app.events.stream import ENDS, EventStream, tail
 from app.events.tickets import identify_by
 from app.http import caller, context, json_response
 from app.jobs.queries import reading
@@ -44,7 +44,7 @@ async def stream_job_events(request: Request) -> Response:
     # The cursor is taken before the job is read: what ends the job after that lies behind the cursor.
     cursor = await tail(request).find_cursor(asked.after)
     job = await _get_job(request, who)
-    if job.status in FINAL and not await _has_more(request, job.id, cursor):
+    if job.status in FINAL and not await _has_end(request, job.id, cursor):
         return Response(status_code=204)
     wanted = EventFilter(team_id=who.only_team, job_id=job.id, types=asked.types)
     return EventStream(request, identify, cursor, wanted)
@@ -59,7 +59,9 @@ async def _get_job(request: Request, who: Caller) -> AnyRow:
     return job
 
 
-async def _has_more(request: Request, job_id: UUID, cursor: int) -> bool:
+async def _has_end(request: Request, job_id: UUID, cursor: int) -> bool:
+    """Whether an event that ends a stream lies behind the cursor. What is told of the job's files later ends none."""
+    wanted = EventFilter(job_id=job_id, types=tuple(sorted(ENDS)))
     async with context(request).db.reading() as connection:
-        page = await feed.read(connection, cursor, EventFilter(job_id=job_id), limit=1)
+        page = await feed.read(connection, cursor, wanted, limit=1)
     return bool(page.events)

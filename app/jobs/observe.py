@@ -14,9 +14,11 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.apiframe.wire import Observation
+from app.archive.queries.fetching import insert_files
 from app.context import Context
 from app.db import AnyRow
 from app.deliveries.publish import TOPICS
+from app.jobs.outputs import files_of
 from app.jobs.queries import door
 from app.jobs.queries.steps import Step, insert_steps
 from app.jobs.schedule import Expected, expected_of, poll_seconds
@@ -132,6 +134,8 @@ async def observe(
         observed.append(Observed(one, outcome, before, after, _facts(ctx, job.id, before, after, told)))
     rows = [_row(ctx, jobs[job_id], states[job_id], last, told[job_id]) for job_id, last in sorted(heard.items())]
     written = await door.update_observed(tx, rows, now=ctx.now())
+    ended = [written[one.seen.job_id] for one in observed if one.ended]
+    await insert_files(tx, [file for job in ended for file in files_of(job, ctx.archived, ctx.now())], now=ctx.now())
     await insert_steps(tx, [_step(ctx, one) for one in observed if _is_transition(one)])
     return [replace(one, job=written.get(one.seen.job_id)) for one in observed]
 
@@ -227,8 +231,8 @@ def _is_past_asking(ctx: Context, job: LockedJob, state: JobState) -> bool:
 
 
 def topics(observed: Iterable[Observed]) -> set[str]:
-    """Whom to nudge after the commit: the jobs' waiters, readers of events, and the Dispatcher where a slot became free."""
+    """Whom to nudge after the commit: the jobs' waiters, readers of events, and where one ended, Dispatcher and Archiver."""
     changed = [one for one in observed if one.after != one.before]
-    freed = {"dispatch"} if any(one.ended for one in changed) else set[str]()
+    freed = {"dispatch", "archive"} if any(one.ended for one in changed) else set[str]()
     told = set(TOPICS) if any(one.facts for one in changed) else set[str]()
     return {f"job:{one.seen.job_id}" for one in changed} | freed | told

@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.archive.links import Links, links
 from app.auth import Caller
 from app.clock import timestamp
 from app.context import Context
 from app.db import AnyRow
 from app.errors import Forbidden, Invalid, NotFound
+from app.jobs.outputs import shape_outputs
 from app.jobs.queries import reading
 from app.models.jobs import FINAL, STATUSES
 from app.notify import wait
@@ -26,19 +28,26 @@ LONGEST_WAIT_SECONDS: Final = 300
 LOOK_AGAIN_SECONDS: Final = 5.0
 """How long a waiting reader relies on nudges before it looks by itself."""
 
-FILES_KEPT: Final = timedelta(hours=24)
-"""After so long the upstream purges a completed job's files."""
-
 ALL_TEAMS: Final = "*"
 
 DEFAULT_LIMIT: Final = 20
 LARGEST_LIMIT: Final = 100
 
 
+def is_over(row: AnyRow) -> bool:
+    """Whether a job has ended, as far as we know."""
+    return row.status in FINAL
+
+
 async def get_job(
-    ctx: Context, identify: Callable[[], Awaitable[Caller]], job_id: str, *, wait_seconds: float = 0
+    ctx: Context,
+    identify: Callable[[], Awaitable[Caller]],
+    job_id: str,
+    *,
+    wait_seconds: float = 0,
+    enough: Callable[[AnyRow], bool] = is_over,
 ) -> dict[str, Any]:
-    """One job that the caller may see; with `wait_seconds`, as soon as it is final or the time is over.
+    """One job that the caller may see; with `wait_seconds`, as soon as it is far enough or the time is over.
 
     The caller is identified anew after every wait, so that revoking its key ends it. No connection is held meanwhile.
     Raises NotFound, for other teams' jobs too, and whatever `identify` raises.
@@ -54,8 +63,8 @@ async def get_job(
             if row is None:
                 raise NotFound("Job not found")
             left = end - asyncio.get_running_loop().time()
-            if row.status in FINAL or left <= 0 or ctx.closing.is_set():
-                return shape_job(row, ctx.now())
+            if enough(row) or left <= 0 or ctx.closing.is_set():
+                return shape_job(row, await view(ctx))
             await wait(nudged, min(left, LOOK_AGAIN_SECONDS))
 
 
@@ -65,7 +74,7 @@ async def show(ctx: Context, caller: Caller, job_id: UUID) -> dict[str, Any]:
         row = await reading.find_job(connection, caller.only_team, job_id)
     if row is None:
         raise NotFound("Job not found")
-    return shape_job(row, ctx.now())
+    return shape_job(row, await view(ctx))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,9 +153,9 @@ async def list_jobs(ctx: Context, caller: Caller, asked: JobFilter) -> dict[str,
             limit=asked.limit + 1,
         )
         models = await reading.list_models(connection, team_id) if asked.include_models else None
-    page, more = rows[: asked.limit], len(rows) > asked.limit
+    page, more, seen = rows[: asked.limit], len(rows) > asked.limit, await view(ctx)
     answer: dict[str, Any] = {
-        "jobs": [shape_job(row, now) for row in page],
+        "jobs": [shape_job(row, seen) for row in page],
         "nextCursor": str(Cursor(page[-1].created_at, page[-1].id)) if more else None,
         "hasMore": more,
     }
@@ -167,25 +176,42 @@ async def _identify_team(connection: AsyncConnection, caller: Caller, name: str 
     return team_id
 
 
-def shape_job(row: AnyRow, now: datetime) -> dict[str, Any]:
-    """Apiframe's job object; `operation`, `metadata`, `errorCode` and `retryOf` are ours."""
+@dataclass(frozen=True, slots=True)
+class View:
+    """How jobs are shown. `links` may be missing where no job has files yet; `ours`: results lead to kept files."""
+
+    now: datetime
+    links: Links | None = None
+    ours: bool = False
+
+
+async def view(ctx: Context) -> View:
+    """How jobs are shown now."""
+    return View(ctx.now(), await links(ctx), ctx.settings.result_urls == "archive")
+
+
+def shape_job(row: AnyRow, seen: View) -> dict[str, Any]:
+    """Apiframe's job object; `operation`, `metadata`, `errorCode`, `retryOf`, `archiveStatus` and `files` are ours."""
+    outputs = shape_outputs(row, seen.links, seen.now, ours=seen.ours)
     return {
         "id": row.id,
         "status": row.status,
         "operation": row.operation,
         "model": row.model,
         "progress": row.progress,
-        "result": _raw(row.result),
+        "result": outputs["result"],
         "error": row.error,
         "errorCode": row.error_code,
         "creditCost": row.credit_cost,
         "webhookStatus": row.webhook_status,
         "createdAt": timestamp(row.created_at),
         "completedAt": timestamp(row.completed_at) if row.completed_at else None,
-        "expired": row.status == "COMPLETED" and now - row.completed_at > FILES_KEPT,
+        "expired": outputs["expired"],
         "input": _raw(row.input),
         "metadata": _raw(row.metadata) or {},
         "retryOf": row.retry_of,
+        "archiveStatus": outputs["archiveStatus"],
+        "files": outputs["files"],
     }
 
 

@@ -19,7 +19,8 @@ from app.models.schema import Base, one_of
 
 EVENT_TYPES: Final = (
     *("job.queued", "job.dispatched", "job.processing", "job.progress", "job.completed", "job.failed", "job.cancelled"),
-    *("job.archived", "subscription.disabled", "subscription.test", "budget.threshold"),
+    *("job.archived", "job.archive_late", "job.archive_failed"),
+    *("subscription.disabled", "subscription.test", "budget.threshold"),
 )
 
 

@@ -30,7 +30,7 @@ IN_FLIGHT: Final = "ambiguous_since IS NOT NULL AND status IN ('QUEUED', 'PROCES
 DURATION_IS_KNOWN: Final = "status = 'COMPLETED' AND accepted_at IS NOT NULL"
 """Which jobs say how long their model takes."""
 
-STEP_KINDS: Final = ("dispatch", "transition", "poll", "action")
+STEP_KINDS: Final = ("dispatch", "transition", "poll", "action", "archive")
 
 
 class UpstreamAccount(Base):

@@ -25,6 +25,7 @@ class Team(Base):
     name: Mapped[str] = mapped_column(unique=True)
     created_at: Mapped[datetime]
     paused_at: Mapped[datetime | None]  # an operator stopped dispatch for this team; acceptance goes on
+    archived_modalities: Mapped[list[str] | None]  # what of its results is kept; NULL: what the settings say
 
 
 class ApiKey(Base):

@@ -6,6 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.http import caller, context, json_response
+from app.jobs.reading import view
 from app.ops.health import check_readiness
 from app.ops.metrics import CONTENT_TYPE, render_metrics
 from app.ops.status import read_status
@@ -36,12 +37,14 @@ async def get_trace(request: Request) -> Response:
     who = await caller(request, "read", "ops")
     ctx = context(request)
     async with ctx.db.reading() as connection:
-        trace = await trace_job(connection, request.path_params["job_id"], only_team=who.only_team, now=ctx.now())
+        trace = await trace_job(
+            connection, request.path_params["job_id"], only_team=who.only_team, seen=await view(ctx)
+        )
     return json_response(trace)
 
 
 async def get_status(request: Request) -> Response:
-    """Read how things stand: the upstream account and its keys, paused teams, jobs that wait or take too long.
+    """Read how things stand: the upstream account and its keys, paused teams, jobs, deliveries and files that wait.
 
     A key that is `held` sends nothing before `heldUntil`; one that is `probing` sends a single job to see whether it
     works again. Jobs are counted up to 10,000; `moreWaiting` and `moreOverdue` say that there are more.

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Final, Literal
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import httpx
 from sqlalchemy import text
@@ -16,6 +17,7 @@ from app.config import Settings
 from app.context import Context, open_database
 from app.db import OUTAGES
 from app.errors import StartupError
+from app.objects import StorageFailed
 
 OLDEST_POSTGRES: Final = 15
 REACH_SECONDS: Final = 10.0
@@ -39,6 +41,7 @@ async def examine(settings: Settings) -> list[Finding]:
             try:
                 findings += [finding async for finding in _check_database(ctx)]
                 findings += [finding async for finding in _check_upstream(ctx)]
+                findings.append(await _check_storage(ctx))
             finally:
                 await ctx.upstream.close()
     except StartupError as error:
@@ -109,6 +112,24 @@ async def _check_upstream(ctx: Context) -> AsyncIterator[Finding]:
         team = answer.payload.get("team")
         name = team.get("name") if isinstance(team, dict) else None
         yield Finding("upstream", "ok", f"{ctx.account} knows the key" + (f", team {name}" if name else ""))
+
+
+async def _check_storage(ctx: Context) -> Finding:
+    """Write an object, read it and remove it, as the archive does."""
+    if ctx.objects is None:
+        return Finding("archive", "warning", "off: the upstream purges result files after 24 hours")
+    name, data = f"doctor/{uuid4()}", b"written to see whether files can be kept here"
+    try:
+        await ctx.objects.put_bytes(name, data)
+        whole = await ctx.objects.get(name, 0, len(data)) == data
+        await ctx.objects.remove([name])
+    except StorageFailed as error:
+        # Of a bucket's credentials nothing is read from `.env`: its library knows only the environment.
+        hint = "" if ctx.objects.url.startswith("file:") else "; its credentials are taken from the environment alone"
+        return Finding("archive", "failed", f"{ctx.objects.url}: {error}{hint}")
+    if not whole:
+        return Finding("archive", "failed", f"{ctx.objects.url} does not give back what was written")
+    return Finding("archive", "ok", f"{ctx.objects.url} can be written, read and removed")
 
 
 async def _check_way_back(settings: Settings) -> AsyncIterator[Finding]:

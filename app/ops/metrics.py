@@ -11,7 +11,16 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
 from app.context import Context
-from app.ops.status import KeyHealth, Load, Telling, read_keys, read_load, read_telling
+from app.ops.status import (
+    Keeping,
+    KeyHealth,
+    Load,
+    Telling,
+    read_keeping,
+    read_keys,
+    read_load,
+    read_telling,
+)
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 """Of the text format that every Prometheus reads (Prometheus documentation, exposition formats)."""
@@ -24,6 +33,7 @@ async def render_metrics(ctx: Context) -> bytes:
     registry = CollectorRegistry()
     _set_load(registry, await read_load(ctx))
     _set_telling(registry, await read_telling(ctx))
+    _set_keeping(registry, await read_keeping(ctx))
     _set_keys(registry, await read_keys(ctx))
     return generate_latest(registry)
 
@@ -68,6 +78,24 @@ def _set_telling(registry: CollectorRegistry, telling: Telling) -> None:
             "framehook_subscriptions_disabled",
             "Subscriptions that get nothing until they are enabled again.",
             telling.disabled_subscriptions,
+        ),
+    ):
+        Gauge(name, meaning, registry=registry).set(value)
+
+
+def _set_keeping(registry: CollectorRegistry, keeping: Keeping) -> None:
+    for name, meaning, value in (
+        ("framehook_files_pending", "Result files that are yet to be kept; counted up to 10,000.", keeping.pending),
+        (
+            "framehook_files_late",
+            "Of these, how many the upstream purges within four hours; counted up to 10,000.",
+            keeping.late,
+        ),
+        ("framehook_files_failed", "Result files that could not be kept; counted up to 10,000.", keeping.failed),
+        (
+            "framehook_oldest_pending_file_seconds",
+            "How long ago the job ended that has waited longest for its files to be kept; 0 if none waits.",
+            keeping.oldest_pending_seconds or 0,
         ),
     ):
         Gauge(name, meaning, registry=registry).set(value)

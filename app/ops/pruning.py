@@ -1,4 +1,5 @@
-"""Drop what is past retention: a day's partition, a batch of rows at a time. Events are declared gone before they are."""
+"""Drop what is past retention: a day's partition, a batch of rows, some files at a time. Events and files are declared gone
+before they are."""
 
 from __future__ import annotations
 
@@ -8,16 +9,21 @@ from typing import Final
 import structlog
 
 from app import partitions
+from app.archive.keep import thumbnail_name
+from app.archive.queries import keeping
 from app.context import Context
 from app.deliveries.queries import history, replays
 from app.events.queries import forget_days, list_forgotten_days
 from app.models.events import Event
+from app.objects import StorageFailed
 
 log = structlog.get_logger()
 
 GRACE: Final = timedelta(minutes=1)
 """Whoever asked for events before they were declared gone has its answer by then: no statement takes so long."""
 
+
+FILES_AT_ONCE: Final = 100
 
 BATCH: Final = 1000
 """Rows that are deleted in one transaction: few enough to be done in no time."""
@@ -31,6 +37,33 @@ async def prune_once(ctx: Context) -> int:
     now = ctx.now()
     before = now - timedelta(days=ctx.settings.retention_days)
     return await _delete_rows(ctx, before) + await _drop_partition(ctx, before, now)
+
+
+async def remove_files_once(ctx: Context) -> int:
+    """Delete some files that are past their retention, or whose job is gone with their rows; return how many.
+
+    They are not served any more from the first transaction on; a crash before the second has their objects removed again.
+    So does a storage that is away; none of these is counted.
+    """
+    if ctx.objects is None:
+        return 0
+    days = ctx.settings.files_days
+    before = None if days is None else ctx.now() - timedelta(days=days)
+    async with ctx.db.transaction() as tx:
+        await keeping.condemn_files(tx, stored_before=before, limit=FILES_AT_ONCE)
+    async with ctx.db.reading() as connection:
+        condemned = await keeping.list_condemned(connection, limit=FILES_AT_ONCE)
+    try:
+        await ctx.objects.remove([name for row in condemned for name in (row.object, thumbnail_name(row.object))])
+    except StorageFailed as error:
+        log.warning("files.not_removed", files=len(condemned), error=str(error))
+        return 0
+    async with ctx.db.transaction() as tx:
+        await keeping.forget_objects(tx, [row.id for row in condemned])
+        orphaned = await keeping.delete_orphaned(tx, limit=FILES_AT_ONCE)
+    if condemned or orphaned:
+        log.info("files.deleted", files=len(condemned), rows=orphaned)
+    return max(len(condemned), orphaned)
 
 
 async def _delete_rows(ctx: Context, before: datetime) -> int:

@@ -75,7 +75,7 @@ _LIST_HAPPENINGS: Final = text(
         WHERE job_id = :job_id AND ended_at IS NOT NULL AND status IN ('undelivered', 'dropped') AND {_TO_TEAM}
     ) AS happening
     ORDER BY at DESC, array_position(
-        ARRAY['action', 'dispatch', 'webhook', 'poll', 'transition', 'attempt', 'delivery'], what
+        ARRAY['action', 'dispatch', 'webhook', 'poll', 'transition', 'archive', 'attempt', 'delivery'], what
     ) DESC, id DESC
     LIMIT :limit
     """  # noqa: S608 - the only part put in is a constant of ours
@@ -197,5 +197,31 @@ _COUNT_DELIVERIES: Final = text(
         (SELECT count(*) FROM (
             SELECT 1 FROM subscriptions WHERE disabled_at IS NOT NULL AND deleted_at IS NULL LIMIT :limit
         ) AS few) AS disabled_subscriptions
+    """
+)
+
+
+async def count_files(connection: AsyncConnection, *, late_before: datetime, limit: int) -> AnyRow:
+    """How many files are to be fetched, since when the oldest is, how many of them are late, how many could not be kept.
+
+    All are counted up to `limit`.
+    """
+    return (await connection.execute(_COUNT_FILES, {"late_before": late_before, "limit": limit})).one()
+
+
+_COUNT_FILES: Final = text(
+    """
+    SELECT
+        (SELECT completed_at FROM files WHERE due_at IS NOT NULL ORDER BY completed_at LIMIT 1) AS oldest_pending_at,
+        (SELECT count(*) FROM (
+            SELECT 1 FROM files WHERE due_at IS NOT NULL ORDER BY completed_at LIMIT :limit
+        ) AS few) AS pending,
+        (SELECT count(*) FROM (
+            SELECT 1 FROM files WHERE due_at IS NOT NULL AND completed_at < :late_before
+            ORDER BY completed_at LIMIT :limit
+        ) AS few) AS late,
+        (SELECT count(*) FROM (
+            SELECT 1 FROM files WHERE status = 'failed' ORDER BY id LIMIT :limit
+        ) AS few) AS failed
     """
 )

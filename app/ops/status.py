@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 from app.clock import timestamp_or_null
 from app.context import Context
 from app.db import AnyRow
+from app.jobs.archiving import LATE_AFTER
 from app.jobs.claim import DEFAULT_CAP
 from app.ops import queries
 
@@ -43,6 +44,18 @@ class Telling:
     undelivered: int
     more_undelivered: bool
     disabled_subscriptions: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keeping:
+    """How the keeping of result files goes. `late` ones are near the upstream's purge. Counted up to `MOST_COUNTED`."""
+
+    pending: int
+    more_pending: bool
+    oldest_pending_seconds: float | None
+    late: int
+    failed: int
+    more_failed: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +100,21 @@ async def read_telling(ctx: Context) -> Telling:
     )
 
 
+async def read_keeping(ctx: Context) -> Keeping:
+    """Count the files that are yet to be kept, and those that could not be. Ages count from their jobs' ends."""
+    now = ctx.now()
+    async with ctx.db.reading() as connection:
+        row = await queries.count_files(connection, late_before=now - LATE_AFTER, limit=MOST_COUNTED + 1)
+    return Keeping(
+        pending=min(row.pending, MOST_COUNTED),
+        more_pending=row.pending > MOST_COUNTED,
+        oldest_pending_seconds=_seconds_since(row.oldest_pending_at, now),
+        late=min(row.late, MOST_COUNTED),
+        failed=min(row.failed, MOST_COUNTED),
+        more_failed=row.failed > MOST_COUNTED,
+    )
+
+
 async def read_keys(ctx: Context) -> list[KeyHealth]:
     """The upstream keys that this process may use, the current one first; one that never failed is ready."""
     now = ctx.now()
@@ -103,6 +131,7 @@ async def read_status(ctx: Context) -> dict[str, Any]:
         paused = await queries.list_paused_teams(connection)
     load = await read_load(ctx)
     telling = await read_telling(ctx)
+    keeping = await read_keeping(ctx)
     keys = await read_keys(ctx)
     return {
         "upstream": _shape_account(ctx, account)
@@ -110,6 +139,7 @@ async def read_status(ctx: Context) -> dict[str, Any]:
         "teams": {"paused": paused},
         "jobs": _shape_load(load),
         "deliveries": _shape_telling(telling),
+        "files": {"on": ctx.objects is not None} | _shape_keeping(keeping),
         "webhooks": {"pollOnly": ctx.settings.poll_only, "unsigned": ctx.settings.unsigned_webhooks},
     }
 
@@ -161,6 +191,17 @@ def _shape_telling(telling: Telling) -> dict[str, Any]:
         "undelivered": telling.undelivered,
         "moreUndelivered": telling.more_undelivered,
         "disabledSubscriptions": telling.disabled_subscriptions,
+    }
+
+
+def _shape_keeping(keeping: Keeping) -> dict[str, Any]:
+    return {
+        "pending": keeping.pending,
+        "morePending": keeping.more_pending,
+        "oldestPendingSeconds": keeping.oldest_pending_seconds,
+        "late": keeping.late,
+        "failed": keeping.failed,
+        "moreFailed": keeping.more_failed,
     }
 
 

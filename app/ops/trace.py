@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.clock import timestamp, timestamp_or_null
 from app.db import AnyRow
 from app.errors import NotFound
-from app.jobs.reading import shape_job
+from app.jobs.reading import View, shape_job
 from app.ops import queries
 
 MOST_STEPS: Final = 1000
@@ -26,14 +26,13 @@ _HEAD: Final = ("at", "afterSeconds", "what", "by", "byName")
 _DETAILS: Final = (
     *("action", "attempt", "verdict", "httpStatus", "event", "signature", "outcome", "from", "to", "progress", "said"),
     *("status", "reason", "error", "seconds", "nextAttemptAt"),
+    *("fileId", "contentType", "bytes"),
     *("startedAt", "errorCode", "concludedBy", "upstreamId", "missingCount"),
 )
 """In which order details are told: what matters most comes first, and what is not named here last."""
 
 
-async def trace_job(
-    connection: AsyncConnection, given: str, *, only_team: UUID | None, now: datetime
-) -> dict[str, Any]:
+async def trace_job(connection: AsyncConnection, given: str, *, only_team: UUID | None, seen: View) -> dict[str, Any]:
     """A job by its id, ours or the upstream's, with its steps, oldest first. `only_team`: None means any.
 
     Raises NotFound, for other teams' jobs too.
@@ -44,7 +43,7 @@ async def trace_job(
     names = await queries.list_key_names(connection, {job.key_id, *filter(None, (_key_id(row) for row in rows))})
     steps = [_shape_step(job, row, names) for row in reversed(rows[:MOST_STEPS])]
     return {
-        "job": _shape_traced_job(job, now),
+        "job": _shape_traced_job(job, seen),
         "steps": [_shape_submission(job, names), *steps],
         "hasMore": len(rows) > MOST_STEPS,
     }
@@ -69,8 +68,8 @@ async def _find_job(connection: AsyncConnection, given: str, only_team: UUID | N
     return job
 
 
-def _shape_traced_job(job: AnyRow, now: datetime) -> dict[str, Any]:
-    return shape_job(job, now) | {
+def _shape_traced_job(job: AnyRow, seen: View) -> dict[str, Any]:
+    return shape_job(job, seen) | {
         "team": job.team,
         "upstreamId": job.upstream_id,
         "idempotencyKey": job.idempotency_key,
@@ -79,7 +78,7 @@ def _shape_traced_job(job: AnyRow, now: datetime) -> dict[str, Any]:
         "nextDispatchAt": timestamp_or_null(job.dispatch_at),
         "pollCount": job.poll_count,
         "nextPollAt": timestamp_or_null(job.poll_at),
-        "overdue": job.completed_at is None and job.overdue_at is not None and job.overdue_at <= now,
+        "overdue": job.completed_at is None and job.overdue_at is not None and job.overdue_at <= seen.now,
     }
 
 

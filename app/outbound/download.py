@@ -28,7 +28,8 @@ class Download:
 
     `url` is where the last redirect led. `length` is that of this body, in bytes; None: it was not told, and of a body that
     ends with its connection nobody can tell whether it is whole. `etag` and `last_modified` are as they were sent, which
-    is how `If-Range` gives them back. Of what was not sent, or makes no sense, None is told.
+    is how `If-Range` gives them back. Of what was not sent, or makes no sense, None is told. `framed`: something else than
+    the end of the connection says where the body ends.
     """
 
     def __init__(self, response: aiohttp.ClientResponse, *, idle_seconds: float) -> None:
@@ -45,8 +46,8 @@ class Download:
         self._content = response.content
         self._idle_seconds = idle_seconds
         # Where nothing frames the body, the way in which its connection ended says whether it is whole.
-        framed = self.length is not None or "chunked" in headers.get("Transfer-Encoding", "").lower()
-        self._ending = None if framed or response.connection is None else response.connection.protocol
+        self.framed = self.length is not None or "chunked" in headers.get("Transfer-Encoding", "").lower()
+        self._ending = None if self.framed or response.connection is None else response.connection.protocol
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """The body from where it was read to, in pieces of at most `LARGEST_PIECE`; while none is asked for, none is sent.

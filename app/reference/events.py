@@ -9,6 +9,8 @@ from app.reference.shapes import JOB_ID, TEXT, TIME, Route, answer, failure, hea
 
 TAG: Final = "events"
 
+_FILES: Final = {"type": "array", "items": ref("FailedFile")}
+
 SCHEMAS: Final[dict[str, Any]] = {
     "Event": record(
         id={"type": "string", "format": "uuid", "description": "The same wherever the event is told."},
@@ -18,7 +20,14 @@ SCHEMAS: Final[dict[str, Any]] = {
             "type": "integer",
             "description": "Its place in the log: greater is later, and numbers may be missing.",
         },
-        data={"type": "object", "description": "For `job.*` the job object as it was then."},
+        data={
+            "type": "object",
+            "description": "For `job.*` the job object as it was then, and what is not kept where the event is about that.",
+            "properties": {
+                "failedFiles": _FILES | {"description": "Of `job.archive_failed`."},
+                "lateFiles": _FILES | {"description": "Of `job.archive_late`."},
+            },
+        },
     ),
     "EventPage": record(
         events={"type": "array", "items": ref("Event")},

@@ -51,19 +51,36 @@ SCHEMAS: Final[dict[str, Any]] = {
             "operation": {"type": "string"},
             "model": {"type": "string"},
             "progress": {"type": ["integer", "null"], "minimum": 0, "maximum": 100},
-            "result": {"description": "As the upstream gave it; its shape depends on the model."},
+            "result": {
+                "description": "As the upstream gave it; its shape depends on the model. Once the upstream has purged its "
+                "files, and with FRAMEHOOK_RESULT_URLS=archive as soon as they are kept, the URLs of kept files lead here: "
+                "signed links, good for a day."
+            },
             "error": {"type": ["string", "null"]},
             "errorCode": {"type": ["string", "null"]},
             "creditCost": {"type": ["integer", "null"]},
             "webhookStatus": {"type": ["string", "null"], "enum": ["pending", "delivered", "failed", None]},
             "createdAt": {"type": "string", "format": "date-time"},
             "completedAt": {"type": ["string", "null"], "format": "date-time"},
-            "expired": {"type": "boolean"},
+            "expired": {
+                "type": "boolean",
+                "description": "The upstream has purged the files, and not all of them are kept here.",
+            },
             "input": {"type": ["object", "null"]},
             "metadata": {"type": "object"},
             "retryOf": {"type": ["string", "null"], "format": "uuid", "description": "The job that this one repeats."},
+            "archiveStatus": {
+                "enum": ["pending", "stored", "failed", None],
+                "description": "Of the file that is worst off: to be fetched, kept, or not to be had; null: none is kept.",
+            },
+            "files": {"type": "array", "items": ref("File"), "description": "Those that are kept."},
         },
     },
+    "JobFile": record(
+        jobId={"type": "string", "format": "uuid"},
+        status={"type": "string", "enum": list(STATUSES)},
+        url={"type": "string", "format": "uri"},
+    ),
     "JobList": {
         "type": "object",
         "required": ["jobs", "nextCursor", "hasMore"],
@@ -93,7 +110,7 @@ SCHEMAS: Final[dict[str, Any]] = {
             "what": {
                 "enum": [
                     *("submitted", "dispatch", "webhook", "poll", "transition", "action"),
-                    *("attempt", "delivery"),
+                    *("archive", "attempt", "delivery"),
                 ]
             },
             "by": {
@@ -107,6 +124,18 @@ SCHEMAS: Final[dict[str, Any]] = {
     },
 }
 
+_ENDED: Final[dict[str, Any]] = {
+    "200": answer("With `Prefer: wait`: the job is over", ref("Job")),
+    "303": {
+        "description": "With `Accept: image/*` and the like besides: the way to the first such file",
+        "headers": {"Location": {"schema": {"type": "string", "format": "uri"}, "description": "It needs no key"}},
+        "content": {"application/json": {"schema": ref("JobFile")}},
+    },
+    "406": failure("The job made no file of the type in `Accept`"),
+    "502": failure("With such an `Accept`: the job failed"),
+}
+"""Answers to a caller that waited for the end of its job."""
+
 ANSWERS: Final[dict[Route, Any]] = {
     ("POST", "/v2/images/generate"): {
         "202": answer(
@@ -114,8 +143,11 @@ ANSWERS: Final[dict[Route, Any]] = {
             ref("JobAccepted"),
             {"jobId": JOB_ID, "status": "QUEUED"},
         ),
+        **_ENDED,
         "402": failure("The upstream account has no credits left"),
-        "409": failure("The Idempotency-Key stands for another request"),
+        "409": failure(
+            "The Idempotency-Key stands for another request, or with such an `Accept`: the job was cancelled"
+        ),
         "413": failure("The body is larger than 1 MiB"),
     },
     ("GET", "/v2/jobs"): {
@@ -137,8 +169,9 @@ ANSWERS: Final[dict[Route, Any]] = {
     },
     ("POST", "/v1/jobs/{job_id}/retry"): {
         "202": answer("A new job", ref("JobAccepted"), {"jobId": JOB_ID, "status": "QUEUED"}),
+        **_ENDED,
         "404": failure("Your team has no such job"),
-        "409": failure("The job is not over, or it completed"),
+        "409": failure("The job is not over, or it completed; with such an `Accept`: the new one was cancelled"),
     },
     ("POST", "/v1/jobs/{job_id}/refresh"): {
         "200": answer("The job as it is now", ref("Job")),
@@ -174,15 +207,20 @@ BODIES: Final[dict[Route, Any]] = {
     },
 }
 
+_OF_SUBMISSIONS: Final = [
+    header("Idempotency-Key", "At most 255 characters"),
+    header(
+        "Prefer",
+        "`respond-async`: answer without waiting for the upstream; `wait=SECONDS`, at most 300: with the job's end",
+    ),
+    header(
+        "Accept", "With `Prefer: wait`: `image/*`, `video/*`, `audio/*` or types of these, for the way to such a file"
+    ),
+]
+
 PARAMETERS: Final[dict[Route, Any]] = {
-    ("POST", "/v2/images/generate"): [
-        header("Idempotency-Key", "At most 255 characters"),
-        header("Prefer", "`respond-async`: answer without waiting for the upstream"),
-    ],
-    ("POST", "/v1/jobs/{job_id}/retry"): [
-        header("Idempotency-Key", "At most 255 characters"),
-        header("Prefer", "`respond-async`: answer without waiting for the upstream"),
-    ],
+    ("POST", "/v2/images/generate"): _OF_SUBMISSIONS,
+    ("POST", "/v1/jobs/{job_id}/retry"): _OF_SUBMISSIONS,
     ("GET", "/v2/jobs"): [
         query("status", {"type": "string", "enum": list(STATUSES)}),
         query("model", {"type": "string"}),

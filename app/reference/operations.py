@@ -36,7 +36,7 @@ _UPSTREAM: Final = record(
 SCHEMAS: Final[dict[str, Any]] = {
     "Status": {
         "type": "object",
-        "required": ["upstream", "teams", "jobs", "deliveries", "webhooks"],
+        "required": ["upstream", "teams", "jobs", "deliveries", "files", "webhooks"],
         "properties": {
             "upstream": _UPSTREAM,
             "teams": record(paused={"type": "array", "items": {"type": "string"}}),
@@ -57,6 +57,18 @@ SCHEMAS: Final[dict[str, Any]] = {
                 undelivered={"type": "integer", "description": "Those of the last days, as long as they are kept."},
                 moreUndelivered={"type": "boolean"},
                 disabledSubscriptions=COUNT,
+            ),
+            "files": record(
+                on={"type": "boolean", "description": "Whether result files are kept at all."},
+                pending=COUNT,
+                morePending={"type": "boolean"},
+                oldestPendingSeconds={
+                    "type": ["number", "null"],
+                    "description": "How long ago the job ended that has waited longest for its files to be kept.",
+                },
+                late={"type": "integer", "description": "Pending ones whose job ended 20 hours ago or earlier."},
+                failed=COUNT,
+                moreFailed={"type": "boolean"},
             ),
             "webhooks": record(pollOnly={"type": "boolean"}, unsigned={"enum": ["poll", "reject"]}),
         },

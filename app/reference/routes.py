@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from typing import Any, Final
 
-from app.reference import events, jobs, operations
+from starlette.responses import Response
+
+from app.reference import events, files, jobs, operations, subscriptions
 from app.reference.shapes import Route, answer, failure
 
-_PAGES: Final = (jobs, events, operations)
+_PAGES: Final = (jobs, files, events, subscriptions, operations)
 
 
 def describe(method: str, path: str, handler: Callable[..., Any]) -> dict[str, Any]:
     """FastAPI's arguments for a route: a summary and a description from the docstring, and the shapes of its traffic."""
     words = inspect.getdoc(handler) or ""
-    summary, _, rest = words.partition(". ")
+    summary, rest = (*re.split(r"\.\s+", words, maxsplit=1), "")[:2]
     public = path in ("/healthz", "/readyz", "/metrics") or path.startswith("/webhooks/")
     errors = {} if path == "/healthz" else _ERRORS | ({} if public else {"401": failure("No valid key")})
     answers = _ANSWERS.get((method, path), {"200": answer("Done", {"type": "object"})})
@@ -31,6 +34,8 @@ def describe(method: str, path: str, handler: Callable[..., Any]) -> dict[str, A
         "tags": [_TAGS.get((method, path), operations.TAG)],
         "openapi_extra": extra,
         "response_model": None,
+        "response_class": Response,  # of no type, because what an answer is made of is said above
+        "status_code": int(next(iter(answers))),
     }
 
 

@@ -1,4 +1,4 @@
-"""Fixtures of the archive: every place where files may be kept, one after the other."""
+"""Fixtures of the archive: every place where files may be kept, one after the other, a service that keeps them, a source."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.archive.stories import Archive, Simulate, archiving
 from tests.objects import Place, S3Place, S3Server, folder_place, s3_place
+from tests.sources import Source, sourcing
 
 
 @pytest.fixture(scope="session")
@@ -32,3 +34,17 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     """A place of either kind: the test is run with both."""
     kept: Place = folder_place(tmp_path) if request.param == "folder" else request.getfixturevalue("s3")
     return kept
+
+
+@pytest.fixture
+async def archive(database_url: str, simulate: Simulate, place: Place) -> AsyncIterator[Archive]:
+    """A service that keeps files there."""
+    async with archiving(database_url, simulate, place) as running:
+        yield running
+
+
+@pytest.fixture
+async def source() -> AsyncIterator[Source]:
+    """Where result files come from."""
+    async with sourcing() as running:
+        yield running

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.archive.urls import LONGEST_URL, MOST_FILES, find_urls, replace_urls
+from app.archive.urls import MOST_FILES, find_urls, replace_urls
+from app.targets import LONGEST_SOURCE
 
 CDN: Final = "https://cdn.example/files"
 
@@ -83,7 +84,7 @@ def test_urls_are_found_in_the_order_of_the_document_each_once(result: Any, urls
         "https://[2606:4700::1111]/1.png",
         "https://user:password@cdn.example/1.png",
         "https://cdn.example/ä 1.png".replace(" ", "%20"),
-        "https://cdn.example/" + "x" * (LONGEST_URL - 20),
+        "https://cdn.example/" + "x" * (LONGEST_SOURCE - 20),
     ],
 )
 def test_a_string_that_is_a_url_is_found(url: str) -> None:
@@ -115,7 +116,7 @@ def test_a_string_that_is_a_url_is_found(url: str) -> None:
         "https://@/1.png",
         "https://user:password@/1.png",
         "https:/cdn.example/1.png",
-        "https://cdn.example/" + "x" * (LONGEST_URL - 19),
+        "https://cdn.example/" + "x" * (LONGEST_SOURCE - 19),
     ],
 )
 def test_a_string_that_is_no_url_as_a_whole_is_left_alone(text: str) -> None:

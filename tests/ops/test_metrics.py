@@ -16,6 +16,7 @@ from tests.harness import FLUX, SIMULATOR_KEY, Service, refused
 
 LATER: Final = {"Prefer": "respond-async"}
 JOBS: Final = ("waiting", "in_flight", "ambiguous", "overdue")
+KEEPING: Final = ("files_pending", "files_late", "files_failed", "oldest_pending_file_seconds")
 TELLING: Final = ("deliveries_pending", "deliveries_undelivered", "subscriptions_disabled")
 
 
@@ -103,7 +104,7 @@ async def test_an_idle_service_has_all_its_gauges_at_zero(
     assert set(found.values()) == {0.0}
     assert {name for name, *_ in found} == {
         *(f"framehook_jobs_{name}" for name in JOBS),
-        *(f"framehook_{name}" for name in TELLING),
+        *(f"framehook_{name}" for name in (*TELLING, *KEEPING)),
         *("framehook_oldest_waiting_seconds", "framehook_oldest_due_seconds", "framehook_dispatch_held"),
     }
     assert SIMULATOR_KEY not in str(found)

@@ -112,6 +112,15 @@ async def test_a_service_that_has_sent_nothing_yet_says_what_it_would_do(quiet: 
             "moreUndelivered": False,
             "disabledSubscriptions": 0,
         },
+        "files": {
+            "on": False,
+            "pending": 0,
+            "morePending": False,
+            "oldestPendingSeconds": None,
+            "late": 0,
+            "failed": 0,
+            "moreFailed": False,
+        },
         "webhooks": {"pollOnly": False, "unsigned": "poll"},
     }
 

@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from app.simulator.server import RunningSimulator
 from tests.harness import FLUX, SIMULATOR_KEY
@@ -15,6 +16,7 @@ from tests.processes.harness import (
     Program,
     client,
     counters,
+    eventually,
     free_port,
     in_front_of,
     query,
@@ -108,12 +110,13 @@ def test_a_job_is_shown_with_all_that_happened_to_it(
     database_url: str,
 ) -> None:
     """By its id in either world, to people and to scripts, whatever the team is called; the service need not run."""
-    database = {"DATABASE_URL": database_url}
-    url = ready(launch("serve", **in_front_of(simulator, database_url)))
+    database = reachable(simulator, database_url)
+    url = ready(launch("serve", **database))
     (made,) = run(("keys create --team '[/]writers' --name 'a [b]' --json", database))
     with client(url, json.loads(made.printed)["key"]) as caller:
         job_id = caller.post("/v2/images/generate", json=FLUX).json()["jobId"]
         assert caller.get(f"/v2/jobs/{job_id}?wait=20").json()["status"] == "COMPLETED"
+        eventually(lambda: read(caller, job_id)["files"])
         trace = caller.get(f"/v1/jobs/{job_id}/trace").json()
     (upstream_id,) = query(database_url, f"SELECT upstream_id FROM jobs WHERE id = '{job_id}'")
 
@@ -140,6 +143,7 @@ def test_the_doctor_says_what_is_wrong_and_what_is_only_worth_knowing(
     simulator: RunningSimulator,
     database_url: str,
     empty_database_url: str,
+    folder: Path,
 ) -> None:
     settings = reachable(simulator, database_url, APIFRAME_API_KEY=SIMULATOR_KEY)
     ready(launch("serve", **settings))
@@ -151,23 +155,30 @@ def test_the_doctor_says_what_is_wrong_and_what_is_only_worth_knowing(
         ("doctor --json", settings | {"PUBLIC_BASE_URL": None}),
         ("doctor --json", settings | {"DATABASE_URL": empty_database_url}),
         ("doctor --json", settings | {"DATABASE_URL": None}),
+        ("doctor --json", settings | {"archive_url": "off"}),
+        ("doctor --json", settings | {"archive_url": "file:///dev/null/archive"}),
         ("doctor", settings | {"DATABASE_URL": away}),
     )
-    well, bad_key, no_database, poll_only, unmigrated, embedded = (verdicts(one) for one in ended[:6])
-    all_is_well = dict.fromkeys(["database", "migrations", "partitions", "upstream", "way back"], "ok")
+    well, bad_key, no_database, poll_only, unmigrated, embedded, off, no_storage = (verdicts(one) for one in ended[:8])
+    all_is_well = dict.fromkeys(["database", "migrations", "partitions", "upstream", "way back", "archive"], "ok")
 
-    assert [one.exit_code for one in ended] == [0, 1, 1, 0, 1, 0, 1]
+    assert [one.exit_code for one in ended] == [0, 1, 1, 0, 1, 0, 0, 1, 1]
     assert "Traceback" not in "".join(one.said for one in ended)
+
+    def all_but(check: str) -> dict[str, str]:
+        return {name: verdict for name, verdict in all_is_well.items() if name != check}
+
     assert well == all_is_well
     assert bad_key == all_is_well | {"upstream": "failed"}
-    assert no_database == {"database": "failed", "upstream": "ok", "way back": "ok"}
-    assert poll_only == {name: verdict for name, verdict in all_is_well.items() if name != "way back"} | {
-        "webhooks": "warning"
-    }
-    assert unmigrated == {"database": "ok", "migrations": "failed", "upstream": "ok", "way back": "ok"}
+    assert no_database == {"database": "failed", "upstream": "ok", "way back": "ok", "archive": "ok"}
+    assert poll_only == all_but("way back") | {"webhooks": "warning"}
+    assert unmigrated == all_but("partitions") | {"migrations": "failed"}
     # An embedded database that was never used is brought up by its first use.
-    assert embedded == {name: verdict for name, verdict in all_is_well.items() if name != "partitions"}
-    assert re.search(r"^database +failed +cannot be reached: ", ended[6].printed, re.MULTILINE)
+    assert embedded == all_but("partitions")
+    assert off == all_is_well | {"archive": "warning"}
+    assert no_storage == all_is_well | {"archive": "failed"}
+    assert not [path for path in (folder / ".framehook" / "files").rglob("*") if path.is_file()]
+    assert re.search(r"^database +failed +cannot be reached: ", ended[8].printed, re.MULTILINE)
 
 
 def verdicts(ended: Ended) -> dict[str, str]:

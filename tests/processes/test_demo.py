@@ -31,6 +31,7 @@ def test_the_demo_shows_a_job_and_stays_up_to_be_played_with(launch: Callable[..
         "DATABASE_URL": "postgresql://someone@127.0.0.1:1/framehook",
         "APIFRAME_BASE_URL": "https://api.apiframe.example",
         "PUBLIC_BASE_URL": "https://framehook.example",
+        "archive_url": "s3://somebodys/bucket",
         "loops": False,
     }
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -39,6 +40,7 @@ def test_the_demo_shows_a_job_and_stays_up_to_be_played_with(launch: Callable[..
         assert first.exit_code == 0, first.said
         assert re.search(r"QUEUED(.|\n)*PROCESSING(.|\n)*COMPLETED +100 %\n", first.printed), first.printed
         assert re.search(r"image/png, [\d,]{4,} bytes", first.printed)
+        assert re.search(r"kept +http://127\.0\.0\.1:\d+/v1/files/[0-9a-f-]{36}\n", first.printed), first.printed
         assert "curl" not in first.printed
         assert "Traceback" not in first.said
         assert first.leaves_nothing()
@@ -47,7 +49,7 @@ def test_the_demo_shows_a_job_and_stays_up_to_be_played_with(launch: Callable[..
         second = launch("demo", "--port", str(port), **elsewhere)
         eventually(lambda: "Ctrl-C" in second.printed or not second.running, seconds=60)
         assert f"127.0.0.1:{port}" not in second.printed
-    submission, listing = re.findall(r"^curl .*$", second.printed, re.MULTILINE)
+    submission, listing, whole = re.findall(r"^curl .*$", second.printed, re.MULTILINE)
     answer = json.loads(in_a_shell(submission))
     assert set(answer) == {"jobId", "status"}
     assert {"jobs", "nextCursor", "hasMore"} <= set(json.loads(in_a_shell(listing)))
@@ -63,6 +65,8 @@ def test_the_demo_shows_a_job_and_stays_up_to_be_played_with(launch: Callable[..
     picture = httpx.get(job["result"]["images"][0], trust_env=False)
     assert picture.headers["content-type"].startswith("image/")
     Image.open(io.BytesIO(picture.content)).verify()
+    assert in_a_shell(whole, folder) == ""
+    Image.open(folder / "picture.jpg").verify()
 
     second.ctrl_c()
     assert second.wait() == 0
@@ -71,8 +75,8 @@ def test_the_demo_shows_a_job_and_stays_up_to_be_played_with(launch: Callable[..
     assert postgres_is_gone(folder / ".framehook")
 
 
-def in_a_shell(line: str) -> str:
+def in_a_shell(line: str, folder: Path | None = None) -> str:
     """What a line prints when it is pasted into a shell."""
-    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, timeout=30, check=False, cwd=folder)
     assert done.returncode == 0, done.stderr
     return done.stdout

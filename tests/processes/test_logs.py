@@ -48,15 +48,23 @@ def test_uvicorn_runs_the_application_and_its_access_log_keeps_the_tokens(
         assert status_of(f"{url}{stream}?ticket={ticket}&types=job.*") == 204
         assert status_of(f"{url}{stream}?types=x&ticket={ticket}") == 400
         assert status_of(f"{url}/v1/events?ticket={ticket}") == 401
+        (file,) = eventually(lambda: read(caller, job)["files"])
+        link = str(caller.post(f"/v1/files/{file['id']}/links").json()["url"])
+        signature = link.rpartition("=")[2]
+        for address_of_file in (link, f"{link}&download=true", f"{file['url']}?signature={signature}&expires=1"):
+            status_of(address_of_file)
     assert service.stop() in (0, -15)
 
     written = service.said + service.printed
+    file_path = link.removeprefix(url).rpartition("&")[0]
     assert f'"POST {SUBMIT} HTTP/1.1" 202' in written
     assert '"POST /webhooks/apiframe/{job_id}/{token} HTTP/1.1" 200' in written
     assert '"GET /webhooks/apiframe/{job_id}/{token} HTTP/1.1" 405' in written
     assert f'"GET {stream}?ticket={{ticket}}&types=job.* HTTP/1.1" 204' in written
     assert f'"GET {stream}?types=x&ticket={{ticket}} HTTP/1.1" 400' in written
-    for secret in (ticket, address.rpartition("/")[2], KEY, SIMULATOR_KEY, SECRET):
+    assert f'"GET {file_path}&signature={{signature}} HTTP/1.1" 200' in written
+    assert f'"GET {file_path}&signature={{signature}}&download=true HTTP/1.1" 200' in written
+    for secret in (ticket, signature, address.rpartition("/")[2], KEY, SIMULATOR_KEY, SECRET):
         assert secret not in written
 
 

@@ -18,7 +18,7 @@ from PIL import Image
 
 from app.simulator.server import RunningSimulator
 from tests.harness import FLUX, Caller, Service, eventually, tell
-from tests.stories.quick_start.snippets import first_call
+from tests.stories.quick_start.snippets import first_call, one_call
 
 SNIPPET_SECONDS = 60
 
@@ -71,6 +71,16 @@ async def picture_is_real(said: str) -> None:
 async def one_job_was_made(service: Service) -> None:
     (job,) = (await service.caller.http.get("/v2/jobs")).json()["jobs"]
     assert job["status"] == "COMPLETED"
+
+
+async def test_the_one_call_of_the_readme_ends_with_a_picture(service: Service, tmp_path: Path) -> None:
+    program("curl")
+    script = tmp_path / "one-call.sh"
+    script.write_text(f"cd '{tmp_path}'\n{one_call()}", encoding="utf-8")
+    assert await run(service, program("bash"), "-u", str(script)) == ""
+    with Image.open(tmp_path / "lighthouse.jpg") as picture:
+        assert picture.format == "JPEG"
+    await one_job_was_made(service)
 
 
 async def test_the_curl_lines_of_the_readme_end_with_a_picture(service: Service, tmp_path: Path) -> None:

@@ -19,7 +19,19 @@ JOB_COLUMNS: Final = """id, operation, model, status, progress, error, error_cod
         SELECT CASE told WHEN 'delivered' THEN told WHEN 'pending' THEN told ELSE 'failed' END
         FROM (SELECT job_id AS told_of, status AS told, id AS told_by, event_type, callback_url FROM deliveries) AS callbacks
         WHERE told_of = id AND callback_url IS NOT NULL AND event_type <> 'job.progress' ORDER BY told_by DESC LIMIT 1
-    ), 'pending') END AS webhook_status"""
+    ), 'pending') END AS webhook_status,
+    CASE WHEN status = 'COMPLETED' THEN (
+        SELECT CAST(jsonb_agg(jsonb_build_object(
+            'id', file_id, 'status', file_status, 'reason', reason, 'source', source, 'thumbnail', thumbnail,
+            'contentType', content_type, 'bytes', byte_count, 'sha256', encode(sha256, 'hex'), 'width', width,
+            'height', height
+        ) ORDER BY position) AS text)
+        FROM (
+            SELECT job_id AS kept_of, id AS file_id, status AS file_status, reason, source, thumbnail, content_type,
+                byte_count, sha256, width, height, position
+            FROM files
+        ) AS kept WHERE kept_of = id
+    ) END AS files"""
 """What the job object is made of. JSON columns come as text. The job's table may go by any name, so `id` stands alone."""
 
 ANNOUNCED_COLUMNS: Final = f"{JOB_COLUMNS}, team_id, key_id, callback, refusal IS NOT NULL AS is_refused"

@@ -20,7 +20,7 @@ class Step:
 
     job_id: UUID
     at: datetime
-    kind: Literal["dispatch", "transition", "poll", "action"]
+    kind: Literal["dispatch", "transition", "poll", "action", "archive"]
     source: str
     data: Mapping[str, Any]
 

@@ -39,6 +39,11 @@ def read_snippets(text: str) -> list[Snippet]:
     return found
 
 
+def one_call() -> str:
+    """The call that waits for the picture, in bash."""
+    return _blocks("A picture in one call", "bash")
+
+
 def first_call(language: str) -> str:
     """The first call in one language: all its blocks under its heading, one after the other."""
     return _blocks({"bash": "curl", "python": "Python", "javascript": "JavaScript"}[language], language)

@@ -1,0 +1,1 @@
+"""SQL of files, by what it is for."""

@@ -1,0 +1,197 @@
+"""SQL of fetching: which files are wanted, who fetches which, what became of them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+from uuid_utils.compat import uuid7
+
+from app.db import AnyRow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewFile:
+    """A file that is to be kept."""
+
+    job_id: UUID
+    team_id: UUID
+    modality: str
+    position: int
+    source: str
+    completed_at: datetime
+    give_up_at: datetime
+
+
+async def insert_files(tx: AsyncConnection, files: Sequence[NewFile], *, now: datetime) -> list[UUID]:
+    """Have files kept, as soon as may be, but those of teams that want none of their kind; return the ids of the new ones.
+
+    One that is known stays as it is.
+    """
+    if not files:
+        return []
+    inserted = await tx.execute(
+        _INSERT,
+        {
+            "now": now,
+            "ids": [uuid7() for _ in files],
+            "job_ids": [file.job_id for file in files],
+            "team_ids": [file.team_id for file in files],
+            "modalities": [file.modality for file in files],
+            "positions": [file.position for file in files],
+            "sources": [file.source for file in files],
+            "completed_ats": [file.completed_at for file in files],
+            "give_up_ats": [file.give_up_at for file in files],
+        },
+    )
+    return [row.id for row in inserted]
+
+
+_INSERT: Final = text(
+    """
+    INSERT INTO files
+        (id, job_id, team_id, position, source, completed_at, give_up_at, created_at, due_at, status)
+    SELECT new.id, job_id, team_id, position, source, completed_at, give_up_at, :now, :now, 'pending'
+    FROM unnest(
+        CAST(:ids AS uuid[]), CAST(:job_ids AS uuid[]), CAST(:team_ids AS uuid[]), CAST(:modalities AS text[]),
+        CAST(:positions AS smallint[]), CAST(:sources AS text[]), CAST(:completed_ats AS timestamptz[]),
+        CAST(:give_up_ats AS timestamptz[])
+    ) AS new (id, job_id, team_id, modality, position, source, completed_at, give_up_at)
+    JOIN teams ON teams.id = team_id
+    WHERE archived_modalities IS NULL OR modality = ANY(archived_modalities)
+    ORDER BY job_id, position
+    ON CONFLICT (job_id, position) DO NOTHING
+    RETURNING id
+    """
+)
+
+
+async def claim_files(tx: AsyncConnection, *, places: int, now: datetime, until: datetime) -> Sequence[AnyRow]:
+    """Lease files that are due, the longest due first; each claim is counted as an attempt."""
+    parameters = {"places": places, "now": now, "until": until}
+    return (await tx.execute(_CLAIM, parameters)).all()
+
+
+_CLAIM: Final = text(
+    """
+    UPDATE files SET due_at = :until, lease_token = gen_random_uuid(), attempt_count = attempt_count + 1
+    FROM (
+        SELECT id FROM files WHERE due_at <= :now ORDER BY due_at LIMIT :places FOR UPDATE SKIP LOCKED
+    ) AS due
+    WHERE files.id = due.id
+    RETURNING files.id, job_id, team_id, source, completed_at, give_up_at, lease_token, attempt_count, refused_count,
+        due_at AS leased_until
+    """
+)
+
+
+async def renew_leases(tx: AsyncConnection, leases: Mapping[UUID, UUID], *, until: datetime) -> set[UUID]:
+    """Lengthen leases, by file and token; return the files whose leases still stood."""
+    parameters = {"ids": list(leases), "tokens": list(leases.values()), "until": until}
+    return {row.id for row in await tx.execute(_RENEW, parameters)}
+
+
+_RENEW: Final = text(
+    """
+    UPDATE files SET due_at = :until
+    FROM (
+        SELECT files.id FROM files
+        JOIN unnest(CAST(:ids AS uuid[]), CAST(:tokens AS uuid[])) AS held (id, token)
+            ON held.id = files.id AND held.token = files.lease_token
+        ORDER BY files.id FOR UPDATE OF files
+    ) AS ours
+    WHERE files.id = ours.id AND due_at IS NOT NULL
+    RETURNING files.id
+    """
+)
+
+
+async def lock_leased(tx: AsyncConnection, leases: Mapping[UUID, UUID]) -> set[UUID]:
+    """Lock files that are under these leases, by file and token, in order of id; the others are left out."""
+    parameters = {"ids": list(leases), "tokens": list(leases.values())}
+    return {row.id for row in await tx.execute(_LOCK_LEASED, parameters)}
+
+
+_LOCK_LEASED: Final = text(
+    """
+    SELECT files.id FROM files
+    JOIN unnest(CAST(:ids AS uuid[]), CAST(:tokens AS uuid[])) AS held (id, token)
+        ON held.id = files.id AND held.token = files.lease_token
+    WHERE due_at IS NOT NULL ORDER BY files.id FOR UPDATE OF files
+    """
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileOutcome:
+    """What becomes of a file after an attempt. `due_at` is set where there will be another one."""
+
+    id: UUID
+    status: str
+    reason: str | None = None
+    refused_count: int = 0
+    due_at: datetime | None = None
+    object: str | None = None
+    thumbnail: str | None = None
+    content_type: str | None = None
+    byte_count: int | None = None
+    sha256: bytes | None = None
+    width: int | None = None
+    height: int | None = None
+
+
+_OUTCOME_COLUMNS: Final = {
+    "id": "uuid",
+    "status": "text",
+    "reason": "text",
+    "refused_count": "integer",
+    "due_at": "timestamptz",
+    "object": "text",
+    "thumbnail": "text",
+    "content_type": "text",
+    "byte_count": "bigint",
+    "sha256": "bytea",
+    "width": "integer",
+    "height": "integer",
+}
+
+
+async def record_outcomes(tx: AsyncConnection, outcomes: Sequence[FileOutcome], *, now: datetime) -> None:
+    """Write down what became of files that this transaction holds."""
+    if not outcomes:
+        return
+    values = {column: [getattr(outcome, column) for outcome in outcomes] for column in _OUTCOME_COLUMNS}
+    await tx.execute(_RECORD, values | {"now": now})
+
+
+_RECORD: Final = text(
+    f"""
+    UPDATE files SET
+        {", ".join(f"{column} = new.{column}" for column in _OUTCOME_COLUMNS if column != "id")},
+        lease_token = NULL, stored_at = CASE WHEN new.status = 'stored' THEN CAST(:now AS timestamptz) END
+    FROM unnest({", ".join(f"CAST(:{column} AS {kind}[])" for column, kind in _OUTCOME_COLUMNS.items())})
+        AS new ({", ".join(_OUTCOME_COLUMNS)})
+    WHERE files.id = new.id
+    """  # noqa: S608 - the only parts put in are constants of ours
+)
+
+
+async def list_settled_jobs(tx: AsyncConnection, job_ids: Collection[UUID]) -> set[UUID]:
+    """Which of these jobs have no file that is still to be fetched."""
+    if not job_ids:
+        return set()
+    rows = await tx.execute(_LIST_SETTLED, {"ids": list(job_ids)})
+    return {row.id for row in rows}
+
+
+_LIST_SETTLED: Final = text(
+    """
+    SELECT id FROM unnest(CAST(:ids AS uuid[])) AS job (id)
+    WHERE NOT EXISTS (SELECT 1 FROM files WHERE job_id = job.id AND status = 'pending')
+    """
+)

@@ -1,0 +1,93 @@
+"""SQL of what operators want: try again what failed, delete what is past its time, keep less of a team."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from datetime import datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.db import AnyRow
+
+
+async def retry_failed(tx: AsyncConnection, *, job_after: UUID, patience: timedelta, now: datetime) -> list[UUID]:
+    """Have files fetched again that could not be kept, of jobs from this id on, and return theirs.
+
+    They are given up again when their job has been over for so long, though not before the first attempt.
+    """
+    parameters = {"job_after": job_after, "patience": patience, "now": now}
+    return [row.id for row in await tx.execute(_RETRY_FAILED, parameters)]
+
+
+_RETRY_FAILED: Final = text(
+    """
+    UPDATE files SET status = 'pending', due_at = :now, refused_count = 0,
+        give_up_at = greatest(completed_at + CAST(:patience AS interval), :now)
+    WHERE id IN (
+        SELECT id FROM files WHERE status = 'failed' AND job_id >= :job_after ORDER BY id FOR UPDATE
+    )
+    RETURNING id
+    """
+)
+
+
+async def condemn_files(tx: AsyncConnection, *, stored_before: datetime | None, limit: int) -> int:
+    """Have files deleted that were stored before this time (None: none of those), or whose job is gone; return how many."""
+    parameters = {"stored_before": stored_before, "limit": limit}
+    return int((await tx.execute(_CONDEMN, parameters)).rowcount)
+
+
+_CONDEMN: Final = text(
+    """
+    UPDATE files SET status = 'deleted', due_at = NULL, lease_token = NULL
+    WHERE id IN (
+        (SELECT id FROM files WHERE status = 'stored' AND stored_at < :stored_before ORDER BY stored_at LIMIT :limit)
+        UNION ALL
+        (SELECT id FROM files WHERE job_id IS NULL AND status <> 'deleted' ORDER BY id LIMIT :limit)
+    )
+    """
+)
+
+
+async def list_condemned(connection: AsyncConnection, *, limit: int) -> Sequence[AnyRow]:
+    """Deleted files that still have objects."""
+    return (await connection.execute(_LIST_CONDEMNED, {"limit": limit})).all()
+
+
+_LIST_CONDEMNED: Final = text(
+    "SELECT id, object FROM files WHERE status = 'deleted' AND object IS NOT NULL ORDER BY id LIMIT :limit"
+)
+
+
+async def forget_objects(tx: AsyncConnection, file_ids: Collection[UUID]) -> None:
+    """Note that these deleted files have no objects any more."""
+    await tx.execute(_FORGET, {"ids": list(file_ids)})
+
+
+_FORGET: Final = text("UPDATE files SET object = NULL, thumbnail = NULL WHERE id = ANY(CAST(:ids AS uuid[]))")
+
+
+async def delete_orphaned(tx: AsyncConnection, *, limit: int) -> int:
+    """Delete the rows of files that have neither a job nor an object any more; return how many."""
+    return int((await tx.execute(_DELETE_ORPHANED, {"limit": limit})).rowcount)
+
+
+_DELETE_ORPHANED: Final = text(
+    """
+    DELETE FROM files WHERE id IN (
+        SELECT id FROM files WHERE job_id IS NULL AND status = 'deleted' AND object IS NULL ORDER BY id LIMIT :limit
+    )
+    """
+)
+
+
+async def set_archived(tx: AsyncConnection, team: str, modalities: Collection[str] | None) -> bool:
+    """Say the results of which modalities are kept of a team; None: what the settings say. False: there is no such team."""
+    values = {"team": team, "modalities": None if modalities is None else list(modalities)}
+    return bool((await tx.execute(_SET_ARCHIVED, values)).rowcount)
+
+
+_SET_ARCHIVED: Final = text("UPDATE teams SET archived_modalities = CAST(:modalities AS text[]) WHERE name = :team")

@@ -1,0 +1,79 @@
+"""SQL of jobs whose files are kept: lock them while that is recorded, and read what is announced."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.db import AnyRow
+from app.jobs.queries.reading import ANNOUNCED_COLUMNS
+
+
+async def lock_archived(tx: AsyncConnection, job_ids: Collection[UUID]) -> set[UUID]:
+    """Lock jobs until the commit, in order of id, and return those that there are."""
+    return {row.id for row in await tx.execute(_LOCK, {"ids": sorted(job_ids)})}
+
+
+_LOCK: Final = text("SELECT id FROM jobs WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id FOR NO KEY UPDATE")
+
+
+async def list_announced(tx: AsyncConnection, job_ids: Collection[UUID]) -> Sequence[AnyRow]:
+    """Jobs as they are announced, in order of id."""
+    return (await tx.execute(_LIST, {"ids": sorted(job_ids)})).all()
+
+
+_LIST: Final = text(
+    f"SELECT {ANNOUNCED_COLUMNS} FROM jobs WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id"  # noqa: S608 - a constant
+)
+
+
+async def list_late(tx: AsyncConnection, *, completed_before: datetime, limit: int) -> list[UUID]:
+    """Jobs that ended so long ago, have files that are still to be fetched, and were not told of for that."""
+    parameters = {"completed_before": completed_before, "limit": limit}
+    return [row.job_id for row in await tx.execute(_LIST_LATE, parameters)]
+
+
+_LIST_LATE: Final = text(
+    """
+    SELECT DISTINCT job_id FROM (
+        SELECT job_id FROM files
+        WHERE due_at IS NOT NULL AND completed_at < :completed_before AND NOT late_told AND job_id IS NOT NULL
+        ORDER BY completed_at LIMIT :limit
+    ) AS late
+    """
+)
+
+
+async def mark_late(tx: AsyncConnection, job_ids: Collection[UUID]) -> set[UUID]:
+    """Note that these jobs, which this transaction holds, were told of; return those that have such files still."""
+    return {row.job_id for row in await tx.execute(_MARK_LATE, {"ids": sorted(job_ids)})}
+
+
+_MARK_LATE: Final = text(
+    """
+    UPDATE files SET late_told = true
+    FROM (
+        SELECT id FROM files
+        WHERE job_id = ANY(CAST(:ids AS uuid[])) AND status = 'pending' AND NOT late_told ORDER BY id FOR UPDATE
+    ) AS late
+    WHERE files.id = late.id RETURNING job_id
+    """
+)
+
+
+async def list_completed(tx: AsyncConnection, *, after: UUID, limit: int) -> Sequence[AnyRow]:
+    """Completed jobs in order of id, after this one: what their files are found by. Results come as text."""
+    return (await tx.execute(_LIST_COMPLETED, {"after": after, "limit": limit})).all()
+
+
+_LIST_COMPLETED: Final = text(
+    """
+    SELECT id, team_id, operation, status, CAST(result AS text), completed_at FROM jobs
+    WHERE id > :after AND status = 'COMPLETED' ORDER BY id LIMIT :limit
+    """
+)
