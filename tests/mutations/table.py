@@ -25,6 +25,7 @@ RULES: Final = {
     7: "What is claimed starts now and ends well before its lease; outcomes are recorded under that lease only",
     8: "A COMMIT of unknown fate is looked up before anybody is answered; a client that leaves cancels nothing",
     9: "Only receipts that were applied keep later ones from being applied",
+    15: "Result files are written down with their job's end; what one attempt has stored whole, under its lease, is served",
 }
 """The kernel's rules that can be broken today."""
 
@@ -323,5 +324,37 @@ MUTATIONS: Final = (
         "promised = await ctx.batched(promise, job.id)",
         "async with ctx.db.transaction() as tx:\n        (promised,) = await promise(ctx, tx, [job.id])",
         "a caller whose job is kept is told that the database is away",
+    ),
+    Mutation(
+        15,
+        "app/jobs/observe.py",
+        "await insert_files(tx, [file for job in ended for file in files_of(job, ctx.archived, ctx.now())], now=ctx.now())",
+        "wanted = [file for job in ended for file in files_of(job, ctx.archived, ctx.now())]\n"
+        "    async def write_down() -> None:\n"
+        "        async with ctx.db.transaction() as other:\n"
+        "            await insert_files(other, wanted, now=ctx.now())\n"
+        "    ctx.start(write_down())",
+        "files are written down after their job's end, and a crash in between forgets them",
+    ),
+    Mutation(
+        15,
+        "app/jobs/archiving.py",
+        "counted = [one for one in fetched if one.claimed.id in ours]",
+        "counted = list(fetched)",
+        "an attempt whose lease is another's records its file all the same",
+    ),
+    Mutation(
+        15,
+        "app/archive/keep.py",
+        "/{file_id}.{attempt}",
+        "/{file_id}",
+        "an overtaken attempt writes over what is served, and removes it",
+    ),
+    Mutation(
+        15,
+        "app/archive/serve.py",
+        'if file.status != "stored":',
+        "if file.object is None:",
+        "what was declared deleted is served for as long as its object is there",
     ),
 )
