@@ -69,7 +69,9 @@ class UpstreamKey(Base):
 
 
 class ModelDuration(Base):
-    """How long a model's generations take, from the upstream's acceptance to its end, by those that completed last."""
+    """How long a model's generations take, from the upstream's acceptance to its end, and what they cost, by those that
+    completed last.
+    """
 
     __tablename__ = "model_durations"
     __table_args__ = (PrimaryKeyConstraint("operation", "model"),)
@@ -79,6 +81,7 @@ class ModelDuration(Base):
     p50_seconds: Mapped[float]
     p95_seconds: Mapped[float]
     p99_seconds: Mapped[float]
+    p95_credits: Mapped[int | None]
     sample_count: Mapped[int]
     updated_at: Mapped[datetime]
 
@@ -126,6 +129,7 @@ class Job(Base):
     callback: Mapped[dict[str, Any] | None]
     idempotency_key: Mapped[str | None]
     retry_of: Mapped[UUID | None]  # the job that this one tries again
+    parent_id: Mapped[UUID | None]  # the job that this one goes on from
 
     # What the upstream says of it.
     status: Mapped[str]

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import (
-    ForeignKey,
-)
+from sqlalchemy import ForeignKey, Index, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.models.schema import Base
@@ -26,6 +24,19 @@ class Team(Base):
     created_at: Mapped[datetime]
     paused_at: Mapped[datetime | None]  # an operator stopped dispatch for this team; acceptance goes on
     archived_modalities: Mapped[list[str] | None]  # what of its results is kept; NULL: what the settings say
+    test_of: Mapped[UUID | None] = mapped_column(
+        ForeignKey("teams.id"), unique=True
+    )  # the team whose tests this one runs
+
+    # What it may do. NULL: as much as the service.
+    requests_per_minute: Mapped[int | None]
+    request_tokens: Mapped[float | None]  # what is left of it, as of the next column
+    request_tokens_at: Mapped[datetime | None]
+    queued_limit: Mapped[int | None]  # jobs that wait to be sent
+    in_flight_limit: Mapped[int | None]  # jobs that hold a slot at the upstream
+    allowed_operations: Mapped[list[str] | None]
+    allowed_models: Mapped[list[str] | None]  # names, or patterns with *
+    monthly_credits: Mapped[int | None]  # its budget of a calendar month (UTC)
 
 
 class ApiKey(Base):
@@ -43,6 +54,22 @@ class ApiKey(Base):
     expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
     last_used_at: Mapped[datetime | None]
+    rotated_to: Mapped[UUID | None]  # the key that takes its place, once it has expired
+
+
+class AuditEntry(Base):
+    """Something that an admin or an operator did."""
+
+    __tablename__ = "audit_log"
+    __table_args__ = (Index("ix_audit_log_team", "team_id", "id", postgresql_where=text("team_id IS NOT NULL")),)
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    at: Mapped[datetime]
+    team_id: Mapped[UUID | None]  # whose affair it is; NULL: everybody's
+    actor: Mapped[str]  # a key's id, or `cli`
+    action: Mapped[str]  # such as key.revoked
+    subject: Mapped[str]  # the id or name of what it was done to
+    data: Mapped[dict[str, Any]]
 
 
 class Secret(Base):
