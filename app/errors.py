@@ -68,6 +68,15 @@ class Unavailable(ApiError):
         super().__init__(text, headers={"Retry-After": str(retry_after_seconds)})
 
 
+class OverBudget(ApiError):
+    """A team's budget of this month does not reach for a job; in credits, as the upstream says it of an account."""
+
+    status, text = 402, "Insufficient credits"
+
+    def __init__(self, required: int, available: int) -> None:
+        super().__init__(creditsRequired=required, creditsAvailable=available)
+
+
 class Refused(ApiError):
     """The upstream's refusal of a submission, told to the caller verbatim."""
 

@@ -36,6 +36,7 @@ from app.jobs import events_api as job_events
 from app.notify import wait
 from app.ops import api as ops
 from app.reference import routes as reference
+from app.teams import usage_api as usage
 from app.teams.keys import ensure_bootstrap_key
 from app.version import version
 from app.webhooks import api as webhooks
@@ -76,6 +77,7 @@ ROUTES: Final[tuple[tuple[str, str, Handler], ...]] = (
     ("HEAD", "/v1/files/{file_id}", files.get_file),
     ("POST", "/v1/files/{file_id}/links", files.create_link),
     ("GET", "/v1/files/{file_id}/thumbnail", files.get_thumbnail),
+    ("GET", "/v1/usage", usage.get_usage),
     ("GET", "/v1/status", ops.get_status),
     ("POST", WEBHOOK_PATH, webhooks.receive_webhook),
     ("GET", "/healthz", ops.healthz),

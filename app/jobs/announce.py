@@ -19,19 +19,31 @@ from app.jobs.outputs import shape_unkept
 from app.jobs.queries.archiving import list_announced
 from app.jobs.reading import View, shape_job, view
 from app.jobs.states import JobState
+from app.teams.ledger import Crossing
 
 
-async def announce(ctx: Context, tx: AsyncConnection, observed: Iterable[Observed]) -> None:
+async def announce(ctx: Context, tx: AsyncConnection, observed: Collection[Observed]) -> None:
     """Publish what observations made true. The last statements of the transaction that observed them."""
     seen = View(ctx.now())
     told = [(fact, one.job, one.after) for one in observed for fact in one.facts if one.job is not None]
-    await publish(ctx, tx, [_news(fact, job, _shape(job, state, seen)) for fact, job, state in told])
+    news = [_news(fact, job, _shape(job, state, seen)) for fact, job, state in told]
+    await publish(ctx, tx, news + _thresholds(one.crossing for one in observed if one.crossing is not None))
 
 
-async def announce_accepted(ctx: Context, tx: AsyncConnection, jobs: Sequence[AnyRow]) -> None:
-    """Publish that jobs were accepted. The last statements of that transaction."""
+async def announce_accepted(
+    ctx: Context, tx: AsyncConnection, jobs: Sequence[AnyRow], crossings: Iterable[Crossing]
+) -> None:
+    """Publish that jobs were accepted, and what that did to budgets. The last statements of that transaction."""
     seen = View(ctx.now())
-    await publish(ctx, tx, [_news("job.queued", job, shape_job(job, seen)) for job in jobs])
+    news = [_news("job.queued", job, shape_job(job, seen)) for job in jobs]
+    await publish(ctx, tx, news + _thresholds(crossings))
+
+
+def _thresholds(crossings: Iterable[Crossing]) -> list[News]:
+    return [
+        News(facts=Facts(type="budget.threshold", team_id=crossing.team_id), data=crossing.shape())
+        for crossing in crossings
+    ]
 
 
 async def announce_archived(ctx: Context, tx: AsyncConnection, job_ids: Collection[UUID]) -> None:

@@ -23,6 +23,8 @@ from app.jobs.queries import door
 from app.jobs.queries.steps import Step, insert_steps
 from app.jobs.schedule import Expected, expected_of, poll_seconds
 from app.jobs.states import Fact, JobState, Outcome, facts, judge
+from app.teams.ledger import Crossing, month_of, settle
+from app.teams.queries.ledger import Ended
 
 PROGRESS_EVERY: Final = timedelta(seconds=1)
 """Subscribers are told of a job's progress at most so often."""
@@ -67,6 +69,7 @@ class Observed:
     after: JobState
     facts: tuple[Fact, ...] = ()
     job: AnyRow | None = None
+    crossing: Crossing | None = None  # a threshold of its team's budget that was crossed by what this transaction did
 
     @property
     def ended(self) -> bool:
@@ -134,10 +137,28 @@ async def observe(
         observed.append(Observed(one, outcome, before, after, _facts(ctx, job.id, before, after, told)))
     rows = [_row(ctx, jobs[job_id], states[job_id], last, told[job_id]) for job_id, last in sorted(heard.items())]
     written = await door.update_observed(tx, rows, now=ctx.now())
-    ended = [written[one.seen.job_id] for one in observed if one.ended]
-    await insert_files(tx, [file for job in ended for file in files_of(job, ctx.archived, ctx.now())], now=ctx.now())
+    ended = {one.seen.job_id: written[one.seen.job_id] for one in observed if one.ended}
+    files = [file for job in ended.values() for file in files_of(job, ctx.archived, ctx.now())]
+    await insert_files(tx, files, now=ctx.now())
+    crossings = await settle(tx, [_bill(job) for job in ended.values()], ctx.now())
     await insert_steps(tx, [_step(ctx, one) for one in observed if _is_transition(one)])
-    return [replace(one, job=written.get(one.seen.job_id)) for one in observed]
+    told_with = {crossing.team_id: crossing for crossing in crossings}
+    return [
+        replace(one, job=written.get(one.seen.job_id), crossing=told_with.pop(jobs[one.seen.job_id].team_id, None))
+        for one in observed
+    ]
+
+
+def _bill(job: AnyRow) -> Ended:
+    """What the ledger is to know of a job that is over."""
+    return Ended(
+        job_id=job.id,
+        team_id=job.team_id,
+        operation=job.operation,
+        model=job.model,
+        month=month_of(job.created_at),
+        credits=(job.credit_cost or 0) if job.status == "COMPLETED" else None,
+    )
 
 
 def _facts(
@@ -234,5 +255,5 @@ def topics(observed: Iterable[Observed]) -> set[str]:
     """Whom to nudge after the commit: the jobs' waiters, readers of events, and where one ended, Dispatcher and Archiver."""
     changed = [one for one in observed if one.after != one.before]
     freed = {"dispatch", "archive"} if any(one.ended for one in changed) else set[str]()
-    told = set(TOPICS) if any(one.facts for one in changed) else set[str]()
+    told = set(TOPICS) if any(one.facts or one.crossing for one in changed) else set[str]()
     return {f"job:{one.seen.job_id}" for one in changed} | freed | told

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -20,13 +20,14 @@ from app.auth import Caller
 from app.context import Context
 from app.db import sqlstate
 from app.deliveries.publish import TOPICS
-from app.errors import Conflict, Invalid, Refused
+from app.errors import Conflict, Invalid, OverBudget, Refused
 from app.jobs import dispatch
 from app.jobs.announce import announce_accepted
 from app.jobs.queries import acceptance
 from app.jobs.queries.acceptance import NewJob
 from app.models.jobs import Status
 from app.targets import Targets
+from app.teams.ledger import Shortage, Wanted, reserve
 
 log = structlog.get_logger()
 
@@ -50,11 +51,15 @@ _METADATA_FORM: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The job that a submission stands for, and whether it was made by it. `same`: it asked for what the job is."""
+    """The job that a submission stands for, and whether it was made by it. `same`: it asked for what the job is.
+
+    `shortage`: it was not made, since its team's budget does not reach so far.
+    """
 
     job_id: UUID
     new: bool
     same: bool = True
+    shortage: Shortage | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +87,13 @@ async def place(ctx: Context, job: NewJob) -> tuple[UUID, Status]:
     """Accept a job and, while it can be refused, try to send it.
 
     Returns the id and status of the job that its Idempotency-Key stands for. Raises Invalid for what cannot be kept,
-    Conflict where the key stands for another request, or Refused: what the upstream refused before anybody was promised
-    anything, in its own words.
+    Conflict where the key stands for another request, OverBudget, or Refused: what the upstream refused before anybody was
+    promised anything, in its own words.
     """
     while True:
         accepted = await _accept(ctx, job)
+        if accepted.shortage is not None:
+            raise OverBudget(accepted.shortage.required, accepted.shortage.available)
         if not accepted.same:
             raise Conflict("This Idempotency-Key was used with a different request")
         if accepted.new:
@@ -136,9 +143,16 @@ async def accept(ctx: Context, tx: AsyncConnection, jobs: Sequence[NewJob]) -> l
             same = bytes(holder.request_hash) == job.request_hash
             answers.append(Accepted(holder.job_id, new=holder.job_id == job.id, same=same))
     new = [job for job, answer in zip(jobs, answers, strict=True) if answer.new]
-    inserted = await acceptance.insert_jobs(tx, new, inline=timedelta(seconds=ctx.settings.inline_seconds))
-    await announce_accepted(ctx, tx, inserted)
-    return answers
+    short, crossings = await reserve(tx, [_wanted(job) for job in new], ctx.now())
+    await acceptance.release_idempotency_keys(tx, [job for job in new if job.id in short])
+    fitting = [job for job in new if job.id not in short]
+    inserted = await acceptance.insert_jobs(tx, fitting, inline=timedelta(seconds=ctx.settings.inline_seconds))
+    await announce_accepted(ctx, tx, inserted, crossings)
+    return [replace(answer, shortage=short.get(answer.job_id)) for answer in answers]
+
+
+def _wanted(job: NewJob) -> Wanted:
+    return Wanted(job_id=job.id, team_id=job.team_id, operation=job.operation, model=job.model)
 
 
 async def _hold_keys(tx: AsyncConnection, jobs: Sequence[NewJob]) -> dict[tuple[UUID, str], Any]:

@@ -69,9 +69,7 @@ class UpstreamKey(Base):
 
 
 class ModelDuration(Base):
-    """How long a model's generations take, from the upstream's acceptance to its end, and what they cost, by those that
-    completed last.
-    """
+    """How long a model's generations take, from the upstream's acceptance to its end, by those that completed last."""
 
     __tablename__ = "model_durations"
     __table_args__ = (PrimaryKeyConstraint("operation", "model"),)
@@ -81,7 +79,6 @@ class ModelDuration(Base):
     p50_seconds: Mapped[float]
     p95_seconds: Mapped[float]
     p99_seconds: Mapped[float]
-    p95_credits: Mapped[int | None]
     sample_count: Mapped[int]
     updated_at: Mapped[datetime]
 
