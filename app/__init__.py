@@ -10,6 +10,7 @@ webhook (`webhooks/`) or is asked (`jobs/reconcile`), and every word it says goe
     serving            processes: what must hold before they start, and none left behind after
     main reference     the whole HTTP surface on one screen, and what OpenAPI says of it
     workers            the table of background loops
+    sandbox            what stands in the upstream's place for test keys
     simulator          a bundled Apiframe, which imports nothing from `apiframe`
     ops                health, status, metrics, traces: reads everything, decides nothing
     webhooks           IN: verify, keep a Receipt, make an Observation

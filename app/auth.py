@@ -29,6 +29,7 @@ class Caller:
     team_id: UUID
     team: str
     scopes: frozenset[str]
+    test: bool = False  # what it does costs nothing and reaches no model
 
     @property
     def sees_all(self) -> bool:
@@ -86,7 +87,7 @@ async def find_caller(ctx: Context, key: bytes | UUID) -> Caller | None:
     parameters = {"key": key, "now": ctx.now()}
     async with ctx.db.reading() as connection:
         row = (await connection.execute(_FIND_BY_ID if isinstance(key, UUID) else _FIND, parameters)).one_or_none()
-    return Caller(row.id, row.team_id, row.team, frozenset(row.scopes)) if row else None
+    return Caller(row.id, row.team_id, row.team, frozenset(row.scopes), row.test) if row else None
 
 
 def _good(caller: Caller | None, scopes: Iterable[str]) -> Caller:
@@ -109,14 +110,14 @@ def _find(condition: str) -> TextClause:
     return text(
         f"""
         WITH found AS (
-            SELECT k.id, k.team_id, t.name AS team, k.scopes, k.last_used_at
+            SELECT k.id, k.team_id, t.name AS team, t.test_of IS NOT NULL AS test, k.scopes, k.last_used_at
             FROM api_keys k JOIN teams t ON t.id = k.team_id
             WHERE {condition} AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > :now)
         ), touched AS (
             UPDATE api_keys SET last_used_at = :now
             WHERE id = (SELECT id FROM found WHERE last_used_at IS NULL OR last_used_at < :now - interval '1 minute')
         )
-        SELECT id, team_id, team, scopes FROM found
+        SELECT id, team_id, team, test, scopes FROM found
         """  # noqa: S608 - the conditions are the two below
     )
 

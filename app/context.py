@@ -22,7 +22,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import embedded, migrate
-from app.apiframe.client import Apiframe
+from app.apiframe.client import Apiframe, Upstream
 from app.apiframe.signature import fingerprint
 from app.batch import Batch
 from app.clock import Clock, SystemClock
@@ -40,6 +40,9 @@ Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 Result = TypeVar("Result")
 
+SANDBOX: Final = "sandbox"
+"""The account of what stands in the upstream's place for test keys."""
+
 SIMULATOR_KEY: Final = "afk_simulator_key_for_tests"
 """What is sent where no key is set, which only an upstream on this machine allows."""
 
@@ -56,18 +59,27 @@ _GET_SECRET: Final = text("SELECT value FROM secrets WHERE name = 'webhook'")
 class Context:
     """Lives as long as the process; `close()` waits for what was begun."""
 
-    def __init__(self, settings: Settings, db: Database, *, clock: Clock | None = None) -> None:
+    def __init__(
+        self, settings: Settings, db: Database, *, clock: Clock | None = None, within: Context | None = None
+    ) -> None:
+        """`within`: whose database, notifier and clock this one shares; it closes with that one."""
         self.settings = settings
         self.db = db
+        self.within = within
         self.clock: Clock = clock or SystemClock()
-        self.upstream = Apiframe(settings.apiframe_base_url, timeout_seconds=settings.upstream_timeout_seconds)
+        self.account = urlsplit(settings.apiframe_base_url).netloc
+        """The upstream account's name: its address."""
+        self.sandbox: Context | None = None  # where test keys lead, once it is there
+        self.upstream: Upstream = Apiframe(
+            settings.apiframe_base_url, timeout_seconds=settings.upstream_timeout_seconds
+        )
         self.targets = Targets(settings.allowed_targets)
         self.http = Outbound(self.targets, clock=self.clock)
         sources = Targets((*settings.allowed_targets, _host(settings)), longest_url=LONGEST_SOURCE)
         self.sources = Outbound(sources, clock=self.clock)  # where result files are fetched
         self.objects = open_objects(settings)  # where result files are kept; None: nowhere
-        self.notify = Notifier(db.connect_directly)
-        self.closing = asyncio.Event()
+        self.notify: Notifier = within.notify if within else Notifier(db.connect_directly)
+        self.closing: asyncio.Event = within.closing if within else asyncio.Event()
         self._batches: dict[Callable[..., Any], Batch[Any, Any]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._webhook_secrets: tuple[bytes, ...] = ()
@@ -82,17 +94,16 @@ class Context:
 
     def now(self) -> datetime:
         """The time by the clock that was handed in."""
-        return self.clock.now()
+        return self.within.now() if self.within else self.clock.now()
 
     @property
     def archived(self) -> tuple[str, ...]:
         """The results of which modalities are kept, unless a team wants it otherwise."""
         return self.settings.archive_modalities if self.objects is not None else ()
 
-    @property
-    def account(self) -> str:
-        """The upstream account's name: its address."""
-        return urlsplit(self.settings.apiframe_base_url).netloc
+    def at(self, account: str) -> Context:
+        """The context whose upstream has this account: the sandbox, or else this one."""
+        return self.sandbox if self.sandbox is not None and account == SANDBOX else self
 
     @property
     def upstream_key(self) -> str:
@@ -157,6 +168,8 @@ class Context:
     async def close(self) -> None:
         """Finish what was begun, then let go of the connections."""
         self.begin_closing()
+        if self.sandbox is not None:
+            await self.sandbox.close()
         while self._tasks:
             await asyncio.wait(self._tasks)
         for batch in self._batches.values():
@@ -165,7 +178,8 @@ class Context:
         await self.sources.close()
         self.modest.shutdown(wait=False, cancel_futures=True)
         await self.upstream.close()
-        await self.db.close()
+        if self.within is None:
+            await self.db.close()
 
 
 def _be_modest() -> None:

@@ -19,7 +19,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app import logs, partitions, workers
+from app import logs, partitions, sandbox, workers
 from app.apiframe.signature import WEBHOOK_PATH
 from app.archive import api as files
 from app.auth import KeyRing
@@ -80,6 +80,7 @@ ROUTES: Final[tuple[tuple[str, str, Handler], ...]] = (
     ("GET", "/v1/usage", usage.get_usage),
     ("GET", "/v1/status", ops.get_status),
     ("POST", WEBHOOK_PATH, webhooks.receive_webhook),
+    ("GET", sandbox.FILE_PATH, sandbox.get_file),
     ("GET", "/healthz", ops.healthz),
     ("GET", "/readyz", ops.readyz),
     ("GET", "/metrics", ops.get_metrics),
@@ -128,6 +129,7 @@ async def lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
     """Open everything, run the loops, and on the way out finish what was begun."""
     logs.hide_tokens()
     async with open_context(settings) as ctx:
+        sandbox.attach(ctx)
         app.state.ctx = ctx
         app.state.keys = KeyRing(ctx)
         app.state.tail = Tail(ctx)

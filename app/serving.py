@@ -21,7 +21,7 @@ from sqlalchemy import text
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
-from app import embedded, logs, migrate, workers
+from app import embedded, logs, migrate, sandbox, workers
 from app.config import Settings, environment_name
 from app.context import open_context, open_database
 from app.db import OUTAGES, sqlstate
@@ -129,9 +129,11 @@ async def _work(settings: Settings) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with open_context(settings) as ctx, workers.running(ctx):
-        log.info("worker.started", upstream=ctx.account)
-        await stop.wait()
+    async with open_context(settings) as ctx:
+        sandbox.attach(ctx)
+        async with workers.running(ctx):
+            log.info("worker.started", upstream=ctx.account)
+            await stop.wait()
 
 
 def _check_upstream_key(settings: Settings) -> None:

@@ -24,6 +24,7 @@ class Loop:
     run_once: Callable[[Context], Awaitable[int]]
     every_seconds: float | None = None
     topics: tuple[str, ...] = ()
+    each_upstream: bool = False  # once more for the sandbox
 
 
 async def _ensure_partitions(ctx: Context) -> int:
@@ -32,10 +33,10 @@ async def _ensure_partitions(ctx: Context) -> int:
 
 
 LOOPS: Final = (
-    Loop("dispatch", dispatch.start_once, topics=("dispatch",)),
+    Loop("dispatch", dispatch.start_once, topics=("dispatch",), each_upstream=True),
     Loop("deliver", deliver.start_once, topics=("deliver",)),
     Loop("replay", replay.run_once, every_seconds=1, topics=("replay",)),
-    Loop("reconcile", reconcile.start_once, topics=("poll",)),
+    Loop("reconcile", reconcile.start_once, topics=("poll",), each_upstream=True),
     Loop("archive", archiving.start_once, topics=("archive",)),
     Loop("archive_late", archiving.tell_late_once, every_seconds=60),
     Loop("expire", expire.run_once, every_seconds=60),
@@ -57,6 +58,9 @@ async def running(ctx: Context, *, loops: bool = True) -> AsyncIterator[None]:
     tasks = [asyncio.create_task(ctx.notify.run(), name="notify")]
     if loops:
         tasks += [asyncio.create_task(_keep(ctx, loop), name=loop.name) for loop in LOOPS]
+        if (sandbox := ctx.sandbox) is not None:
+            again = [loop for loop in LOOPS if loop.each_upstream]
+            tasks += [asyncio.create_task(_keep(sandbox, loop), name=f"{loop.name} of the sandbox") for loop in again]
     try:
         yield
     finally:

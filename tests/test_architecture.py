@@ -21,6 +21,7 @@ LAYERS: Final = (
     ("serving",),  # processes around the application that `main` makes
     ("main",),
     ("workers", "reference"),  # `reference` describes the routes of `main` and knows none of their packages
+    ("sandbox",),  # the simulator's results, as an upstream within the service
     ("ops", "simulator"),
     ("webhooks",),
     ("jobs",),

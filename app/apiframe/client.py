@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import httpx
 
@@ -26,6 +26,19 @@ class Answer:
 
     payload: dict[str, Any]
     request_id: str | None
+
+
+class Upstream(Protocol):
+    """Whoever runs jobs for us: Apiframe, or what stands in its place."""
+
+    @property
+    def free_submissions(self) -> int: ...
+    async def submit(self, api_key: str, operation: str, body: bytes, idempotency_key: str) -> Answer: ...
+    async def get_job(self, api_key: str, upstream_id: str) -> Answer: ...
+    async def list_jobs(self, api_key: str, *, limit: int = 100, cursor: str | None = None) -> Answer: ...
+    async def me(self, api_key: str) -> Answer: ...
+    async def document(self) -> Answer: ...
+    async def close(self) -> None: ...
 
 
 class Apiframe:

@@ -27,6 +27,7 @@ def create_key(
     scopes: Annotated[str, typer.Option(help=f"Comma-separated: {', '.join(SCOPES)}.")] = "submit,read",
     name: Annotated[str, typer.Option(help="What it is for.")] = "",
     expires_days: Annotated[int | None, typer.Option(min=1, max=36500, help="Days it is good for.")] = None,
+    test: Annotated[bool, typer.Option("--test", help="A test key: no model is reached, and nothing is paid.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Make an API key. It is shown now and never again."""
@@ -40,6 +41,7 @@ def create_key(
                 name=name,
                 now=ctx.now(),
                 expires_at=ctx.now() + timedelta(days=expires_days) if expires_days else None,
+                test=test,
             )
 
     try:
@@ -48,7 +50,10 @@ def create_key(
         raise StartupError(str(error)) from None
     if not team.strip():
         raise StartupError("--team must not be empty")
-    made = run(work(read_settings()))
+    try:
+        made = run(work(read_settings()))
+    except ValueError as error:
+        raise StartupError(str(error)) from None
     if as_json:
         print(json.dumps({"id": str(made.id), "key": made.key, "team": made.team, "scopes": list(made.scopes)}))
     else:

@@ -11,7 +11,7 @@ from uuid import UUID
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """What an event must be. None stands for anything; `team_id` None for the events of all teams."""
+    """What an event must be. None stands for anything; `team_id` None for the events of all teams, but not of test keys."""
 
     types: Sequence[str]
     team_id: UUID | None
@@ -29,11 +29,12 @@ class Facts:
     operation: str | None = None
     model: str | None = None
     metadata: Mapping[str, Any] | None = None
+    test: bool = False
 
 
 def matches(wanted: Wanted, facts: Facts) -> bool:
     """Whether all that is wanted is there. Metadata must hold every wanted key with an equal value of the same type."""
-    if wanted.team_id not in (None, facts.team_id):
+    if wanted.team_id not in (None, facts.team_id) or (wanted.team_id is None and facts.test):
         return False
     if not any(fnmatchcase(facts.type, pattern) for pattern in wanted.types):
         return False

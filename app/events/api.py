@@ -45,7 +45,7 @@ async def stream_events(request: Request) -> Response:
     who = await identify()
     asked = StreamQuery.parse(request)
     cursor = await tail(request).find_cursor(asked.after)
-    return EventStream(request, identify, cursor, EventFilter(team_id=who.only_team, types=asked.types))
+    return EventStream(request, identify, cursor, EventFilter.of(who, asked.types))
 
 
 async def create_ticket(request: Request) -> Response:

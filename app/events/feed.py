@@ -26,11 +26,20 @@ LOOK_AGAIN_SECONDS: Final = 5.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventFilter:
-    """Which events concern a reader. `types` are patterns such as `job.*`; None stands for any."""
+    """Which events concern a reader. `types` are patterns such as `job.*`; None stands for any. `live`: those of test keys
+    do not.
+    """
 
     team_id: UUID | None = None
     job_id: UUID | None = None
     types: tuple[str, ...] | None = None
+    live: bool = False
+
+    @classmethod
+    def of(cls, caller: Caller, types: tuple[str, ...] | None, *, job_id: UUID | None = None) -> EventFilter:
+        """What concerns a caller: its team's, or where it sees all teams, all that is not done with test keys."""
+        everybody = caller.only_team is None and job_id is None
+        return cls(team_id=caller.only_team, job_id=job_id, types=types, live=everybody)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +89,7 @@ async def read(connection: AsyncConnection, after: int | None, asked: EventFilte
         types=asked.types,
         team_id=asked.team_id,
         job_id=asked.job_id,
+        live=asked.live,
         limit=limit + 1,
     )
     if len(rows) > limit:
@@ -101,7 +111,7 @@ async def poll(
         while True:
             nudged.clear()
             caller = await identify()
-            wanted = EventFilter(team_id=caller.only_team, job_id=job_id, types=asked.types)
+            wanted = EventFilter.of(caller, asked.types, job_id=job_id)
             async with ctx.db.reading() as connection:
                 if cursor is None and asked.latest:
                     page = Page([], (await find_place(connection, None)).head, more=False)

@@ -87,9 +87,13 @@ async def list_events(
     types: Sequence[str] | None,
     team_id: UUID | None,
     job_id: UUID | None,
+    live: bool,
     limit: int,
 ) -> Sequence[AnyRow]:
-    """Events between two numbers, in order. `types` are patterns with `*`; None stands for all types, teams, jobs."""
+    """Events between two numbers, in order. `types` are patterns with `*`; None stands for all types, teams, jobs.
+
+    `live` leaves out what was done with test keys.
+    """
     conditions = ["sequence > :after", "sequence <= :through"]
     parameters: dict[str, object] = {"after": after, "through": through, "limit": limit}
     if types is not None:
@@ -101,11 +105,15 @@ async def list_events(
     if job_id is not None:
         conditions.append("job_id = :job_id")
         parameters["job_id"] = job_id
+    if live:
+        conditions.append(f"NOT {_IS_TEST}")
     statement = f"SELECT {EVENT_COLUMNS} FROM events WHERE {' AND '.join(conditions)} ORDER BY sequence LIMIT :limit"  # noqa: S608
     return (await connection.execute(text(statement), parameters)).all()
 
 
-EVENT_COLUMNS: Final = "sequence, id, at, type, team_id, job_id, CAST(data AS text) AS data"
+_IS_TEST: Final = "(team_id IN (SELECT id FROM teams WHERE test_of IS NOT NULL))"
+
+EVENT_COLUMNS: Final = f"sequence, id, at, type, team_id, job_id, {_IS_TEST} AS is_test, CAST(data AS text) AS data"
 """What the event object is made of. JSON comes as text."""
 
 

@@ -195,7 +195,8 @@ class EventStream(Response):
 
     def _concerns(self, told: Told) -> bool:
         asked = self._asked
-        return asked.team_id in (None, told.team_id) and asked.job_id in (None, told.job_id)
+        concerns = asked.team_id in (None, told.team_id) and asked.job_id in (None, told.job_id)
+        return concerns and not (asked.live and told.is_test)
 
     def _read_older(self) -> Stretch | None:
         """A page from the database; None while it is on its way. Whoever waits for it goes on to be heard of."""

@@ -57,6 +57,7 @@ class Told:
     type: str
     team_id: UUID
     job_id: UUID | None
+    is_test: bool
     wire: bytes
 
 
@@ -213,7 +214,7 @@ def encode(row: AnyRow) -> Told:
     """An event as the body of a stream has it. JSON of ours has no line breaks, which would end the field."""
     data = msgspec.json.encode(shape_event(row))
     wire = b"id: %d\nevent: %s\ndata: %s\n\n" % (row.sequence, row.type.encode(), data)
-    return Told(row.sequence, row.type, row.team_id, row.job_id, wire)
+    return Told(row.sequence, row.type, row.team_id, row.job_id, row.is_test, wire)
 
 
 def _sequence(told: Told) -> int:

@@ -16,7 +16,7 @@ from uuid_utils.compat import uuid7
 from app.apiframe.spelling import POLL_ONLY
 from app.apiframe.wire import Observation
 from app.auth import Caller
-from app.context import Context
+from app.context import SANDBOX, Context
 from app.errors import Conflict, NotFound, Unavailable
 from app.jobs import reading, reconcile
 from app.jobs.announce import announce
@@ -68,6 +68,7 @@ async def retry(
         raise NotFound("Job not found")
     if original.status not in WORTH_TRYING_AGAIN:
         raise Conflict(f"Only a job that failed or was cancelled can be tried again; this one is {original.status}")
+    ctx = ctx.at(original.upstream_account)
     job = NewJob(
         id=uuid7(),
         team_id=original.team_id,
@@ -98,7 +99,8 @@ async def refresh(ctx: Context, caller: Caller, job_id: UUID) -> dict[str, Any]:
     Raises NotFound, or Unavailable where the upstream could not be asked.
     """
     job = await reading.show(ctx, caller, job_id)
-    if job["completedAt"] is None and not await reconcile.ask_now(ctx, job_id):
+    upstream = ctx.at(SANDBOX if job["test"] else ctx.account)
+    if job["completedAt"] is None and not await reconcile.ask_now(upstream, job_id):
         raise Unavailable("The upstream could not be asked", retry_after_seconds=round(ctx.settings.sweep_seconds) or 1)
     async with ctx.db.transaction() as tx:
         await insert_steps(tx, [_action(ctx, caller, job_id, "refresh")])

@@ -10,7 +10,7 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.clock import timestamp
-from app.context import Context
+from app.context import SANDBOX, Context
 from app.db import AnyRow
 from app.deliveries.filters import Facts
 from app.deliveries.publish import Callback, News, publish
@@ -85,7 +85,14 @@ def _shape(job: AnyRow, state: JobState, seen: View) -> dict[str, Any]:
 
 def _news(kind: str, job: AnyRow, shown: dict[str, Any]) -> News:
     metadata = msgspec.json.decode(job.metadata) if job.metadata else None
-    facts = Facts(type=kind, team_id=job.team_id, operation=job.operation, model=job.model, metadata=metadata)
+    facts = Facts(
+        type=kind,
+        team_id=job.team_id,
+        operation=job.operation,
+        model=job.model,
+        metadata=metadata,
+        test=job.upstream_account == SANDBOX,
+    )
     return News(facts=facts, job_id=job.id, data=shown, callback=_callback(job))
 
 

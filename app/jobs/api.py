@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from app.apiframe.operations import IMAGES_GENERATE
 from app.auth import Caller
+from app.context import SANDBOX, Context
 from app.errors import Invalid
 from app.http import caller, context, json_response, read_body
 from app.jobs import actions, reading, waiting
@@ -100,7 +101,7 @@ async def _submit(request: Request, operation: str) -> Response:
     who, wish = await caller(request, "submit"), Wish.parse(request.headers)
     raw = await read_body(request, largest=LARGEST_BODY)
     job_id, status = await submit(
-        context(request),
+        _upstream_of(request, who),
         who,
         operation,
         raw,
@@ -108,6 +109,12 @@ async def _submit(request: Request, operation: str) -> Response:
         respond_async=wish.respond_async,
     )
     return await _tell(request, job_id, status, wish)
+
+
+def _upstream_of(request: Request, who: Caller) -> Context:
+    """The context with the upstream that a caller's jobs are sent to."""
+    ctx = context(request)
+    return ctx.at(SANDBOX if who.test else ctx.account)
 
 
 async def _tell(request: Request, job_id: UUID, status: Status, wish: Wish) -> Response:

@@ -46,7 +46,7 @@ async def stream_job_events(request: Request) -> Response:
     job = await _get_job(request, who)
     if job.status in FINAL and not await _has_end(request, job.id, cursor):
         return Response(status_code=204)
-    wanted = EventFilter(team_id=who.only_team, job_id=job.id, types=asked.types)
+    wanted = EventFilter.of(who, asked.types, job_id=job.id)
     return EventStream(request, identify, cursor, wanted)
 
 

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.archive.links import Links, links
 from app.auth import Caller
 from app.clock import timestamp
-from app.context import Context
+from app.context import SANDBOX, Context
 from app.db import AnyRow
 from app.errors import Forbidden, Invalid, NotFound
 from app.jobs.outputs import shape_outputs
@@ -210,6 +210,7 @@ def shape_job(row: AnyRow, seen: View) -> dict[str, Any]:
         "input": _raw(row.input),
         "metadata": _raw(row.metadata) or {},
         "retryOf": row.retry_of,
+        "test": row.upstream_account == SANDBOX,
         "archiveStatus": outputs["archiveStatus"],
         "files": outputs["files"],
     }

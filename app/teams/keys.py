@@ -17,8 +17,12 @@ from app.auth import key_hash
 from app.models.teams import SCOPES
 
 PREFIX: Final = "fh_live_"
+TEST_PREFIX: Final = "fh_test_"
 SHOWN: Final = len(PREFIX) + 6
 """How many characters of a key may be shown again, to recognise it by."""
+
+TEST_SCOPES: Final = ("submit", "read", "subscribe")
+"""An operator's keys see all teams, which is not to be tried out."""
 
 BOOTSTRAP_NAME: Final = "bootstrap admin"
 
@@ -50,10 +54,20 @@ async def create_key(
     name: str = "",
     key: str | None = None,
     expires_at: datetime | None = None,
+    test: bool = False,
 ) -> NewKey:
-    """Make a key for a team, and the team if it is new. `key` is given only for the bootstrap key."""
-    key = key or PREFIX + secrets.token_urlsafe(32)
+    """Make a key for a team, and the team if it is new. `key` is given only for the bootstrap key.
+
+    A test key is one of the team's twin, which shares nothing with it but the beginning of its name. Raises ValueError for
+    scopes that a test key cannot have.
+    """
+    key = key or (TEST_PREFIX if test else PREFIX) + secrets.token_urlsafe(32)
+    if test and not set(scopes) <= set(TEST_SCOPES):
+        raise ValueError(f"a test key can have the scopes {', '.join(TEST_SCOPES)} only")
     team_id = await _get_or_insert_team(tx, team, now)
+    if test:
+        team = twin_name(team)
+        team_id = await _get_or_insert_team(tx, team, now, test_of=team_id)
     made = NewKey(uuid7(), key, team, check_scopes(scopes))
     await tx.execute(
         text(
@@ -109,14 +123,19 @@ async def revoke_key(tx: AsyncConnection, key_id: UUID, now: datetime) -> bool:
     return result.rowcount == 1
 
 
-async def _get_or_insert_team(tx: AsyncConnection, name: str, now: datetime) -> UUID:
+def twin_name(team: str) -> str:
+    """What the team is called that a team's test keys belong to."""
+    return f"{team} (test)"
+
+
+async def _get_or_insert_team(tx: AsyncConnection, name: str, now: datetime, *, test_of: UUID | None = None) -> UUID:
     inserted = await tx.execute(
         text(
             """
-            INSERT INTO teams (id, name, created_at) VALUES (:id, :name, :now)
+            INSERT INTO teams (id, name, created_at, test_of) VALUES (:id, :name, :now, :test_of)
             ON CONFLICT (name) DO UPDATE SET name = excluded.name RETURNING id
             """
         ),
-        {"id": uuid7(), "name": name, "now": now},
+        {"id": uuid7(), "name": name, "now": now, "test_of": test_of},
     )
     return UUID(str(inserted.scalar_one()))

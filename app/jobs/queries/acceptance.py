@@ -158,7 +158,7 @@ async def find_original(connection: AsyncConnection, team_id: UUID | None, job_i
 
 _FIND_ORIGINAL: Final = text(
     """
-    SELECT team_id, key_id, operation, model, wire_body, metadata, priority, callback, status FROM jobs
+    SELECT team_id, key_id, operation, model, wire_body, metadata, priority, callback, status, upstream_account FROM jobs
     WHERE id = :id AND (CAST(:team_id AS uuid) IS NULL OR team_id = :team_id)
     """
 )

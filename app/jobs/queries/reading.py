@@ -14,7 +14,7 @@ from app.db import AnyRow
 from app.paging import Cursor
 
 JOB_COLUMNS: Final = """id, operation, model, status, progress, error, error_code, credit_cost, created_at, completed_at,
-    retry_of, CAST(result AS text), CAST(input AS text), CAST(metadata AS text),
+    retry_of, upstream_account, CAST(result AS text), CAST(input AS text), CAST(metadata AS text),
     CASE WHEN callback IS NOT NULL THEN coalesce((
         SELECT CASE told WHEN 'delivered' THEN told WHEN 'pending' THEN told ELSE 'failed' END
         FROM (SELECT job_id AS told_of, status AS told, id AS told_by, event_type, callback_url FROM deliveries) AS callbacks
@@ -91,7 +91,7 @@ def _page(conditions: Sequence[str], *, all_teams: bool) -> str:
     order = "ORDER BY page.created_at DESC, page.id DESC LIMIT :limit"
     page = f"SELECT * FROM jobs AS page WHERE {' AND '.join(conditions)} {order}"  # noqa: S608 - all parts are ours
     if all_teams:
-        page = f"SELECT page.* FROM teams CROSS JOIN LATERAL ({page}) AS page {order}"  # noqa: S608
+        page = f"SELECT page.* FROM teams CROSS JOIN LATERAL ({page}) AS page WHERE test_of IS NULL {order}"  # noqa: S608
     return f"SELECT {JOB_COLUMNS} FROM ({page}) AS page {order}"  # noqa: S608
 
 

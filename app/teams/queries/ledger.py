@@ -194,10 +194,10 @@ _INSERT_ENDINGS: Final = text(
         FROM ledger WHERE job_id = ANY(CAST(:job_ids AS uuid[])) GROUP BY job_id
     ), entered AS (
         INSERT INTO ledger (id, at, team_id, month, job_id, operation, model, kind, reserved_change, spent_change)
-        SELECT id, :now, team_id, month, ended.job_id, operation, model,
+        SELECT ended.id, :now, team_id, month, ended.job_id, operation, model,
             CASE WHEN ended.credits IS NULL THEN 'release' ELSE 'settle' END,
             -coalesce(held.credits, 0), coalesce(ended.credits, 0)
-        FROM ended LEFT JOIN held ON held.job_id = ended.job_id
+        FROM ended JOIN teams ON teams.id = team_id AND test_of IS NULL LEFT JOIN held ON held.job_id = ended.job_id
         WHERE ended.credits IS NOT NULL OR held.credits > 0
         ON CONFLICT (job_id, kind) DO NOTHING
         RETURNING team_id, month, reserved_change, spent_change
