@@ -68,6 +68,7 @@ SCHEMAS: Final[dict[str, Any]] = {
             },
             "input": {"type": ["object", "null"]},
             "metadata": {"type": "object"},
+            "test": {"type": "boolean", "description": "Made by a test key: simulated, and paid by nobody."},
             "retryOf": {"type": ["string", "null"], "format": "uuid", "description": "The job that this one repeats."},
             "archiveStatus": {
                 "enum": ["pending", "stored", "failed", None],
