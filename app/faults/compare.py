@@ -8,6 +8,8 @@ without its result; or ended otherwise than the upstream says, or at nobody's wo
 *Stuck*: a job that has not ended when the time to drain is over, whether or not somebody was told of it.
 *Not applied*: a webhook with a good signature that was answered 2xx, and of whose bytes no applied receipt is kept for
 that job. A further copy of applied bytes needs no receipt of its own.
+*Billed wrongly*: a job that has ended and still has credits reserved, or was charged otherwise than the upstream did; or a
+team's balance that is not the sum of its entries in the ledger.
 *Not told*: an event that the subscriber never acknowledged, or a job that has ended without an event that says so.
 """
 
@@ -40,6 +42,16 @@ class UpstreamJob:
     id: str
     prompt: str
     status: str
+    credit_cost: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bill:
+    """The sums of a job's entries in the ledger."""
+
+    job_id: UUID
+    reserved: int
+    spent: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +75,8 @@ class KeptEvent:
 class Books:
     """What is compared. `submitted` are all prompts, `acknowledged` leads from those answered 202 to the job's id.
 
-    `told` are the ids of the events that the subscriber has acknowledged.
+    `told` are the ids of the events that the subscriber has acknowledged. `unbalanced` are the teams whose balance is not
+    the sum of their entries.
     """
 
     submitted: Collection[str]
@@ -74,6 +87,8 @@ class Books:
     applied: Collection[tuple[UUID, bytes]]
     events: Sequence[KeptEvent]
     told: Collection[str]
+    bills: Sequence[Bill]
+    unbalanced: Sequence[str]
 
 
 @dataclass(slots=True)
@@ -86,6 +101,7 @@ class Findings:
     stuck: list[str] = field(default_factory=list)
     not_applied: list[str] = field(default_factory=list)
     not_told: list[str] = field(default_factory=list)
+    billed_wrongly: list[str] = field(default_factory=list)
 
 
 def compare(books: Books) -> Findings:
@@ -97,6 +113,7 @@ def compare(books: Books) -> Findings:
         stuck=[f"job {job.id} is {job.status}" for job in books.kept if job.status not in ENDED],
         not_applied=_not_applied(books),
         not_told=_not_told(books),
+        billed_wrongly=_billed_wrongly(books),
     )
 
 
@@ -178,3 +195,16 @@ def _not_told(books: Books) -> list[str]:
         *(f"event {event.id}, {event.type} of job {event.job_id}" for event in books.events if event.id not in told),
         *(f"job {job.id} is {job.status}, and no event says so" for job in silent),
     ]
+
+
+def _billed_wrongly(books: Books) -> list[str]:
+    bills = {bill.job_id: bill for bill in books.bills}
+    costs = {job.id: job.credit_cost or 0 for job in books.upstream}
+    found = []
+    for job in books.kept:
+        bill = bills.get(job.id, Bill(job_id=job.id, reserved=0, spent=0))
+        cost = costs.get(job.upstream_id or "", 0) if job.status == "COMPLETED" else 0
+        if job.status in ENDED and (bill.reserved, bill.spent) != (0, cost):
+            words = f"{bill.reserved} credits are reserved for it and {bill.spent} spent on it, not {cost}"
+            found.append(f"job {job.id} is {job.status}: {words}")
+    return found + [f"the balance of team {team} is not the sum of its entries" for team in books.unbalanced]

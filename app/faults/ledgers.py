@@ -13,7 +13,7 @@ from sqlalchemy import text
 
 from app.db import Database
 from app.errors import StartupError
-from app.faults.compare import KeptEvent, KeptJob, UpstreamJob, Webhook
+from app.faults.compare import Bill, KeptEvent, KeptJob, UpstreamJob, Webhook
 from app.simulator.config import SimulatorConfig
 from app.simulator.webhooks import signature
 
@@ -25,6 +25,21 @@ _JOBS: Final = text(
 )
 _APPLIED: Final = text("SELECT job_id, digest FROM receipts WHERE applied")
 _EVENTS: Final = text("SELECT CAST(id AS text) AS id, type, job_id FROM events ORDER BY sequence")
+_BILLS: Final = text(
+    "SELECT job_id, sum(reserved_change) AS reserved, sum(spent_change) AS spent FROM ledger GROUP BY job_id ORDER BY job_id"
+)
+_UNBALANCED: Final = text(
+    """
+    SELECT teams.name FROM balances
+    FULL JOIN (
+        SELECT team_id, month, sum(reserved_change) AS reserved, sum(spent_change) AS spent
+        FROM ledger GROUP BY team_id, month
+    ) AS entered USING (team_id, month)
+    JOIN teams ON teams.id = team_id
+    WHERE (coalesce(balances.reserved, 0), coalesce(balances.spent, 0))
+        <> (coalesce(entered.reserved, 0), coalesce(entered.spent, 0))
+    """
+)
 _PENDING: Final = text("SELECT count(*) FROM deliveries WHERE due_at IS NOT NULL")
 _UNENDED: Final = text("SELECT count(*) FROM jobs WHERE completed_at IS NULL")
 
@@ -47,6 +62,18 @@ async def read_events(database: Database) -> list[KeptEvent]:
         return [KeptEvent(**row) for row in (await connection.execute(_EVENTS)).mappings()]
 
 
+async def read_bills(database: Database) -> list[Bill]:
+    """What every job reserves and has cost."""
+    async with database.reading() as connection:
+        return [Bill(**row) for row in (await connection.execute(_BILLS)).mappings()]
+
+
+async def read_unbalanced(database: Database) -> list[str]:
+    """The teams whose balance is not the sum of their entries."""
+    async with database.reading() as connection:
+        return [row.name for row in await connection.execute(_UNBALANCED)]
+
+
 async def count_unended(database: Database) -> int:
     """How many jobs have not ended."""
     async with database.reading() as connection:
@@ -62,7 +89,12 @@ async def count_pending(database: Database) -> int:
 def upstream_jobs(books: Mapping[str, Any]) -> list[UpstreamJob]:
     """Every job that the upstream accepted, with the prompt that arrived there."""
     return [
-        UpstreamJob(id=job["job_id"], prompt=msgspec.json.decode(job["body"])["prompt"], status=job["status"])
+        UpstreamJob(
+            id=job["job_id"],
+            prompt=msgspec.json.decode(job["body"])["prompt"],
+            status=job["status"],
+            credit_cost=job["credit_cost"],
+        )
         for job in books["jobs"]
     ]
 

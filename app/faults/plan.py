@@ -158,6 +158,7 @@ def _chosen(upstream_url: str, data_dir: Path) -> dict[str, Any]:
         "apiframe_base_url": upstream_url,
         "allowed_targets": ("127.0.0.0/8",),  # where the run's subscriber is
         "data_dir": data_dir,
+        "archive_url": "off",  # to draw a picture for every job would take more time than all the rest
         "max_in_flight": IN_FLIGHT,
         "inline_seconds": 1.0,
         "upstream_timeout_seconds": 1.5,

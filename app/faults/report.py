@@ -52,6 +52,7 @@ class Report:
             "stuck": len(self.findings.stuck),
             "webhooks acknowledged and not applied": len(self.findings.not_applied),
             "events that the subscriber was not told": len(self.findings.not_told),
+            "jobs billed wrongly": len(self.findings.billed_wrongly),
             "answers that are neither 202 nor 503": sum(self.unexpected_answers.values()),
             "kills that were not made": self.plan.kills - sum(self.kills.values()),
         }

@@ -12,10 +12,11 @@ import time
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from rich.console import Console
+from sqlalchemy import text
 from uuid_utils.compat import uuid7
 
 from app import logs
@@ -35,6 +36,11 @@ from app.faults.subscriber import Subscriber
 from app.jobs.queries.reading import find_team
 from app.simulator.server import RunningSimulator
 from app.teams.keys import create_key
+
+BUDGET: Final = 1_000_000
+"""Credits that each team may spend: more than it can, so that all is reserved and nothing refused."""
+
+_GIVE_BUDGETS: Final = text("UPDATE teams SET monthly_credits = :credits WHERE name = ANY(CAST(:teams AS text[]))")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +119,8 @@ async def _storm_and_read(
             applied=await ledgers.read_applied(database),
             events=await ledgers.read_events(database),
             told=subscriber.told,
+            bills=await ledgers.read_bills(database),
+            unbalanced=await ledgers.read_unbalanced(database),
         )
     return _Ending(books, upstream, callers, fleet, subscriber)
 
@@ -125,6 +133,7 @@ async def _make_keys(settings: Settings, subscriber_url: str) -> dict[str, str]:
                 team: (await create_key(tx, team=team, scopes=("submit", "read"), now=ctx.now(), name="faults")).key
                 for team in TEAMS
             }
+            await tx.execute(_GIVE_BUDGETS, {"credits": BUDGET, "teams": list(TEAMS)})
             team_id = await find_team(tx, TEAMS[0])
         assert team_id is not None, "its key was just made"
         admin = Caller(uuid7(), team_id, TEAMS[0], frozenset({"admin"}))

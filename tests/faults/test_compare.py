@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 
-from app.faults.compare import Books, Findings, KeptEvent, KeptJob, UpstreamJob, Webhook, compare, confirmed
+from app.faults.compare import Bill, Books, Findings, KeptEvent, KeptJob, UpstreamJob, Webhook, compare, confirmed
 from app.faults.plan import Plan
 from app.faults.report import Report
 
@@ -33,7 +33,13 @@ def kept(number: int, **changes: Any) -> KeptJob:
 
 
 def upstream(number: int, **changes: Any) -> UpstreamJob:
-    return replace(UpstreamJob(id=f"upstream {number}", prompt=PROMPTS[number], status=STATUSES[number]), **changes)
+    made = UpstreamJob(
+        id=f"upstream {number}",
+        prompt=PROMPTS[number],
+        status=STATUSES[number],
+        credit_cost=10 if number == 0 else None,
+    )
+    return replace(made, **changes)
 
 
 def webhook(number: int, digest: bytes = b"bytes") -> Webhook:
@@ -57,14 +63,19 @@ def good() -> Books:
             applied={(our_id(0), b"bytes")},
             events=[],
             told=(),
+            bills=(),
+            unbalanced=(),
         )
     )
 
 
 def told_of(books: Books) -> Books:
-    """The same books, and every end in them is an event that the subscriber was told."""
+    """The same books, and every end in them is an event that the subscriber was told, and billed as upstream."""
     events = [ending(job) for job in books.kept if job.status in STATUSES]
-    return replace(books, events=events, told={event.id for event in events})
+    costs = {job.id: job.credit_cost or 0 for job in books.upstream}
+    completed = [job for job in books.kept if job.status == "COMPLETED"]
+    bills = [Bill(job_id=job.id, reserved=0, spent=costs.get(job.upstream_id or "", 0)) for job in completed]
+    return replace(books, events=events, told={event.id for event in events}, bills=bills)
 
 
 def doctored(**changes: Any) -> Books:
@@ -182,6 +193,27 @@ def test_an_end_that_no_event_tells_of_is_found() -> None:
     assert counts(replace(good(), events=[])) == {"not_told": 3}
 
 
+@pytest.mark.parametrize(
+    ("bill", "words"),
+    [
+        (Bill(job_id=our_id(0), reserved=0, spent=20), "0 credits are reserved for it and 20 spent on it, not 10"),
+        (Bill(job_id=our_id(0), reserved=0, spent=0), "0 credits are reserved for it and 0 spent on it, not 10"),
+        (Bill(job_id=our_id(0), reserved=10, spent=10), "10 credits are reserved for it and 10 spent on it, not 10"),
+    ],
+)
+def test_a_job_that_was_charged_otherwise_than_upstream_is_found(bill: Bill, words: str) -> None:
+    books = replace(good(), bills=[bill])
+    assert compare(books).billed_wrongly == [f"job {our_id(0)} is COMPLETED: {words}"]
+    assert counts(books) == {"billed_wrongly": 1}
+
+
+def test_a_charge_for_what_failed_a_missing_one_and_a_wrong_balance_are_found() -> None:
+    charged = [*good().bills, Bill(job_id=our_id(2), reserved=0, spent=10)]
+    assert counts(replace(good(), bills=charged)) == {"billed_wrongly": 1}
+    assert counts(replace(good(), bills=[])) == {"billed_wrongly": 1}
+    assert counts(replace(good(), unbalanced=["design"])) == {"billed_wrongly": 1}
+
+
 def report(findings: Findings, **changes: Any) -> Report:
     plain: dict[str, Any] = {
         "plan": Plan(jobs=3, kills=2),
@@ -208,6 +240,7 @@ WRONG: dict[str, Callable[[], Report]] = {
     "stuck": lambda: report(Findings(stuck=["x"])),
     "webhooks acknowledged and not applied": lambda: report(Findings(not_applied=["x"])),
     "events that the subscriber was not told": lambda: report(Findings(not_told=["x"])),
+    "jobs billed wrongly": lambda: report(Findings(billed_wrongly=["x"])),
     "answers that are neither 202 nor 503": lambda: report(Findings(), unexpected_answers={500: 1}),
     "kills that were not made": lambda: report(Findings(), kills={"service": 1}),
 }

@@ -29,7 +29,7 @@ def send(status: int | None = 200, *, signed_with: str | None = KEY, body: str =
 
 
 def books(*sends: dict[str, Any], sent: int | None = None) -> dict[str, Any]:
-    job = {"job_id": "one", "api_key": KEY, "body": '{"prompt": "a tram"}', "status": "COMPLETED"}
+    job = {"job_id": "one", "api_key": KEY, "body": '{"prompt": "a tram"}', "status": "COMPLETED", "credit_cost": 10}
     return {
         "jobs": [job],
         "webhooks": list(sends),
@@ -57,4 +57,4 @@ def test_books_that_forgot_a_webhook_are_not_compared() -> None:
 
 
 def test_an_upstream_job_goes_by_the_prompt_that_arrived_there() -> None:
-    assert upstream_jobs(books()) == [UpstreamJob(id="one", prompt="a tram", status="COMPLETED")]
+    assert upstream_jobs(books()) == [UpstreamJob(id="one", prompt="a tram", status="COMPLETED", credit_cost=10)]
