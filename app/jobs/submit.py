@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -20,8 +20,8 @@ from app.auth import Caller
 from app.context import Context
 from app.db import sqlstate
 from app.deliveries.publish import TOPICS
-from app.errors import Conflict, Invalid, Refused
-from app.jobs import dispatch
+from app.errors import ApiError, Conflict, Invalid, Refused
+from app.jobs import admission, dispatch
 from app.jobs.announce import announce_accepted
 from app.jobs.queries import acceptance
 from app.jobs.queries.acceptance import NewJob
@@ -50,11 +50,15 @@ _METADATA_FORM: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The job that a submission stands for, and whether it was made by it. `same`: it asked for what the job is."""
+    """The job that a submission stands for, and whether it was made by it. `same`: it asked for what the job is.
+
+    With a `refusal` nothing was kept.
+    """
 
     job_id: UUID
     new: bool
     same: bool = True
+    refusal: ApiError | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +86,13 @@ async def place(ctx: Context, job: NewJob) -> tuple[UUID, Status]:
     """Accept a job and, while it can be refused, try to send it.
 
     Returns the id and status of the job that its Idempotency-Key stands for. Raises Invalid for what cannot be kept,
-    Conflict where the key stands for another request, or Refused: what the upstream refused before anybody was promised
-    anything, in its own words.
+    Conflict where the key stands for another request, Forbidden or TooMany where the team's limits forbid it, or Refused:
+    what the upstream refused before anybody was promised anything, in its own words.
     """
     while True:
         accepted = await _accept(ctx, job)
+        if accepted.refusal is not None:
+            raise accepted.refusal
         if not accepted.same:
             raise Conflict("This Idempotency-Key was used with a different request")
         if accepted.new:
@@ -122,7 +128,7 @@ async def _send(ctx: Context, job: NewJob) -> Status:
 
 
 async def accept(ctx: Context, tx: AsyncConnection, jobs: Sequence[NewJob]) -> list[Accepted]:
-    """Insert jobs whose Idempotency-Key is new or absent; find the jobs that the other keys stand for.
+    """Insert jobs whose Idempotency-Key is new or absent, unless their teams may not; find what the other keys stand for.
 
     Answers the same when run again after an unknown commit: a job is new if it is the one under its key.
     """
@@ -136,7 +142,11 @@ async def accept(ctx: Context, tx: AsyncConnection, jobs: Sequence[NewJob]) -> l
             same = bytes(holder.request_hash) == job.request_hash
             answers.append(Accepted(holder.job_id, new=holder.job_id == job.id, same=same))
     new = [job for job, answer in zip(jobs, answers, strict=True) if answer.new]
+    if refusals := await admission.refuse(tx, new):
+        answers = [replace(answer, refusal=refusals.get(answer.job_id)) for answer in answers]
+        new = [job for job in new if job.id not in refusals]
     inserted = await acceptance.insert_jobs(tx, new, inline=timedelta(seconds=ctx.settings.inline_seconds))
+    await admission.note_retries(tx, new, inserted)
     await announce_accepted(ctx, tx, inserted)
     return answers
 

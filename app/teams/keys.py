@@ -30,6 +30,7 @@ class NewKey:
     id: UUID
     key: str
     team: str
+    team_id: UUID
     scopes: tuple[str, ...]
 
 
@@ -54,7 +55,7 @@ async def create_key(
     """Make a key for a team, and the team if it is new. `key` is given only for the bootstrap key."""
     key = key or PREFIX + secrets.token_urlsafe(32)
     team_id = await _get_or_insert_team(tx, team, now)
-    made = NewKey(uuid7(), key, team, check_scopes(scopes))
+    made = NewKey(uuid7(), key, team, team_id, check_scopes(scopes))
     await tx.execute(
         text(
             """
