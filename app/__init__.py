@@ -18,7 +18,7 @@ webhook (`webhooks/`) or is asked (`jobs/reconcile`), and every word it says goe
     archive            result files, kept before the upstream purges them
     deliveries         OUT: publish, subscriptions, deliver
     events             the log that subscribers read: appended in order, read without gaps, by pages or as a stream
-    teams              teams and API keys
+    teams              teams, what they may do, API keys, the audit log
     http auth paging   what every route needs, who calls, and how far a list has been read
     context            what is handed down instead of globals
     apiframe           the only place that spells the upstream's wire format

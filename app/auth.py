@@ -1,4 +1,7 @@
-"""Who calls. A key is known by its SHA-256 alone, and what was looked up is believed for at most a second."""
+"""Who calls. A key is known by its SHA-256 alone, and what was looked up is believed for at most a second.
+
+Every request of a team counts against the team's limit here, once, however often it asks anew who it is.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,24 @@ import asyncio
 import hashlib
 import time
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
 from sqlalchemy import TextClause, text
+from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.requests import Request
 
+from app.bucket import refilled, seconds_to_one
 from app.context import Context
-from app.errors import Forbidden, Unauthenticated
+from app.errors import Forbidden, TooMany, Unauthenticated
 
 BELIEVED_SECONDS: Final = 1.0
 MOST_BELIEVED: Final = 10_000
+
+NOBODY: Final = UUID(int=0)
+"""In place of a key's id, for what is done by a command."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +38,16 @@ class Caller:
     team: str
     scopes: frozenset[str]
     test: bool = False  # what it does costs nothing and reaches no model
+    requests_per_minute: int | None = None  # the team's limit; None: as many as it likes
+
+    @property
+    def actor(self) -> str:
+        """By what name the audit log knows it."""
+        return "cli" if self.key_id == NOBODY else str(self.key_id)
+
+    def is_foreign_to(self, team_id: UUID) -> bool:
+        """Whether what this caller does to a thing of that team is told in the audit log: it is another team's affair."""
+        return self.key_id == NOBODY or self.team_id != team_id
 
     @property
     def sees_all(self) -> bool:
@@ -60,16 +78,32 @@ class KeyRing:
         self._known: OrderedDict[bytes | UUID, tuple[float, asyncio.Task[Caller | None]]] = OrderedDict()
 
     async def caller(self, request: Request, *scopes: str) -> Caller:
-        """Whoever sent this request, with one of these scopes.
+        """Whoever sent this request, with one of these scopes; any will do where none is named.
 
-        Raises Unauthenticated, Forbidden, or what a database that is away raises.
+        Raises Unauthenticated, Forbidden, TooMany, or what a database that is away raises.
         """
         key = request.headers.get("x-api-key") or _bearer(request.headers.get("authorization", ""))
-        return _good(await self._find(key_hash(key)) if key else None, scopes)
+        return await self._admit(request, await self._find(key_hash(key)) if key else None, scopes)
 
-    async def caller_by_id(self, key_id: UUID, *scopes: str) -> Caller:
+    async def caller_by_id(self, request: Request, key_id: UUID, *scopes: str) -> Caller:
         """Whoever a key belongs to that somebody proved to have had, by its id. Raises as `caller` does."""
-        return _good(await self._find(key_id), scopes)
+        return await self._admit(request, await self._find(key_id), scopes)
+
+    async def _admit(self, request: Request, caller: Caller | None, scopes: Sequence[str]) -> Caller:
+        if caller is None:
+            raise Unauthenticated()
+        if not getattr(request.state, "is_counted", False):
+            request.state.is_counted = True
+            if caller.requests_per_minute is not None:
+                await self._count(caller)
+        if scopes:
+            caller.must(*scopes)
+        return caller
+
+    async def _count(self, caller: Caller) -> None:
+        wait_seconds = await self._ctx.batched(take_requests, caller.team_id)
+        if wait_seconds:
+            raise TooMany(retry_after_seconds=wait_seconds)
 
     async def _find(self, key: bytes | UUID) -> Caller | None:
         now = time.monotonic()
@@ -87,14 +121,50 @@ async def find_caller(ctx: Context, key: bytes | UUID) -> Caller | None:
     parameters = {"key": key, "now": ctx.now()}
     async with ctx.db.reading() as connection:
         row = (await connection.execute(_FIND_BY_ID if isinstance(key, UUID) else _FIND, parameters)).one_or_none()
-    return Caller(row.id, row.team_id, row.team, frozenset(row.scopes), row.test) if row else None
+    if row is None:
+        return None
+    return Caller(row.id, row.team_id, row.team, frozenset(row.scopes), row.test, row.requests_per_minute)
 
 
-def _good(caller: Caller | None, scopes: Iterable[str]) -> Caller:
-    if caller is None:
-        raise Unauthenticated()
-    caller.must(*scopes)
-    return caller
+async def take_requests(ctx: Context, tx: AsyncConnection, team_ids: Sequence[UUID]) -> list[int]:
+    """Take a request of each of these teams' limits, whose rows are locked in the order of their ids.
+
+    Answers 0 for a request that may be made, else after how many whole seconds the next one may. Run again after an
+    unknown commit it may take twice: fewer requests are let through then, and never more.
+    """
+    now = ctx.now()
+    rows = {row.id: row for row in await tx.execute(_LOCK_LIMITED, {"ids": sorted(set(team_ids))})}
+    left = {
+        row.id: refilled(row.request_tokens, row.request_tokens_at, now, row.requests_per_minute)
+        for row in rows.values()
+    }
+    waits = []
+    for team_id in team_ids:
+        allowed = left.get(team_id, 1.0)  # a team that is not limited any more
+        if allowed >= 1 and team_id in left:
+            left[team_id] = allowed - 1
+        waits.append(0 if allowed >= 1 else seconds_to_one(allowed, rows[team_id].requests_per_minute))
+    await tx.execute(_WRITE_TOKENS, {"ids": list(left), "tokens": list(left.values()), "now": now})
+    return waits
+
+
+_LOCK_LIMITED: Final = text(
+    """
+    SELECT id, requests_per_minute, request_tokens, request_tokens_at FROM teams
+    WHERE id = ANY(CAST(:ids AS uuid[])) AND requests_per_minute IS NOT NULL
+    ORDER BY id FOR NO KEY UPDATE
+    """
+)
+
+# The time never goes back: the same seconds would fill the bucket twice where the clocks of two processes differ.
+_WRITE_TOKENS: Final = text(
+    """
+    UPDATE teams SET request_tokens = taken.tokens,
+        request_tokens_at = greatest(request_tokens_at, CAST(:now AS timestamptz))
+    FROM unnest(CAST(:ids AS uuid[]), CAST(:tokens AS float8[])) AS taken (id, tokens)
+    WHERE teams.id = taken.id
+    """
+)
 
 
 def _bearer(header: str) -> str:
@@ -110,14 +180,15 @@ def _find(condition: str) -> TextClause:
     return text(
         f"""
         WITH found AS (
-            SELECT k.id, k.team_id, t.name AS team, t.test_of IS NOT NULL AS test, k.scopes, k.last_used_at
+            SELECT k.id, k.team_id, t.name AS team, t.test_of IS NOT NULL AS test, t.requests_per_minute, k.scopes,
+                k.last_used_at
             FROM api_keys k JOIN teams t ON t.id = k.team_id
             WHERE {condition} AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > :now)
         ), touched AS (
             UPDATE api_keys SET last_used_at = :now
             WHERE id = (SELECT id FROM found WHERE last_used_at IS NULL OR last_used_at < :now - interval '1 minute')
         )
-        SELECT id, team_id, team, test, scopes FROM found
+        SELECT id, team_id, team, test, scopes, requests_per_minute FROM found
         """  # noqa: S608 - the conditions are the two below
     )
 

@@ -6,6 +6,7 @@ it begins, sees more than the limit.
 
 from __future__ import annotations
 
+import math
 from datetime import datetime
 from typing import Final
 
@@ -15,8 +16,20 @@ BURST: Final = 0.1
 
 def refilled(tokens: float | None, at: datetime | None, now: datetime, per_minute: int) -> float:
     """How many requests may be made now, if so many were left at that time. A new bucket is full."""
-    burst = max(1.0, per_minute * BURST)
+    burst = _burst(per_minute)
     if tokens is None or at is None:
         return burst
-    rate = (per_minute - burst) / 60 if per_minute > 1 else 1 / 60
-    return min(burst, tokens + max((now - at).total_seconds(), 0) * rate)
+    return min(burst, tokens + max((now - at).total_seconds(), 0) * _per_second(per_minute))
+
+
+def seconds_to_one(tokens: float, per_minute: int) -> int:
+    """After how many whole seconds there is a request, where there is less than one now."""
+    return max(math.ceil((1 - tokens) / _per_second(per_minute)), 1)
+
+
+def _burst(per_minute: int) -> float:
+    return max(1.0, per_minute * BURST)
+
+
+def _per_second(per_minute: int) -> float:
+    return (per_minute - _burst(per_minute)) / 60 if per_minute > 1 else 1 / 60

@@ -59,6 +59,15 @@ class TooLarge(ApiError):
     status, text = 413, "Request body too large"
 
 
+class TooMany(ApiError):
+    """A limit of the caller's team is used up for now."""
+
+    status, text = 429, "Rate limit exceeded"
+
+    def __init__(self, text: str | None = None, *, retry_after_seconds: int) -> None:
+        super().__init__(text, headers={"Retry-After": str(retry_after_seconds)})
+
+
 class Unavailable(ApiError):
     """The database is away or a queue is full: come again, with the same Idempotency-Key."""
 

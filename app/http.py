@@ -21,13 +21,13 @@ def context(request: Request) -> Context:
 
 
 async def caller(request: Request, *scopes: str) -> Caller:
-    """Whoever sent this request, with one of the scopes it takes. Raises Unauthenticated or Forbidden."""
+    """Whoever sent this request, with one of the scopes it takes. Raises Unauthenticated, Forbidden or TooMany."""
     return await cast(KeyRing, request.app.state.keys).caller(request, *scopes)
 
 
 async def caller_by_id(request: Request, key_id: UUID, *scopes: str) -> Caller:
     """The same for a key that a ticket stands for."""
-    return await cast(KeyRing, request.app.state.keys).caller_by_id(key_id, *scopes)
+    return await cast(KeyRing, request.app.state.keys).caller_by_id(request, key_id, *scopes)
 
 
 async def read_body(request: Request, *, largest: int) -> bytes:

@@ -36,6 +36,7 @@ from app.jobs import events_api as job_events
 from app.notify import wait
 from app.ops import api as ops
 from app.reference import routes as reference
+from app.teams import api as teams
 from app.teams import usage_api as usage
 from app.teams.keys import ensure_bootstrap_key
 from app.version import version
@@ -78,6 +79,16 @@ ROUTES: Final[tuple[tuple[str, str, Handler], ...]] = (
     ("POST", "/v1/files/{file_id}/links", files.create_link),
     ("GET", "/v1/files/{file_id}/thumbnail", files.get_thumbnail),
     ("GET", "/v1/usage", usage.get_usage),
+    ("GET", "/v1/teams", teams.list_teams),
+    ("POST", "/v1/teams", teams.create_team),
+    ("GET", "/v1/teams/{team_id}", teams.get_team),
+    ("PATCH", "/v1/teams/{team_id}", teams.change_team),
+    ("GET", "/v1/keys", teams.list_keys),
+    ("POST", "/v1/keys", teams.create_key),
+    ("GET", "/v1/keys/{key_id}", teams.get_key),
+    ("DELETE", "/v1/keys/{key_id}", teams.revoke_key),
+    ("POST", "/v1/keys/{key_id}/rotate", teams.rotate_key),
+    ("GET", "/v1/audit", teams.list_entries),
     ("GET", "/v1/status", ops.get_status),
     ("POST", WEBHOOK_PATH, webhooks.receive_webhook),
     ("GET", sandbox.FILE_PATH, sandbox.get_file),

@@ -1,5 +1,5 @@
 """How far a list has been read, by an opaque cursor over (time, id) that is stable whatever is inserted meanwhile; and
-how limits and ids are read that come with a request."""
+how limits, times and ids are read that come with a request."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from app.errors import Invalid, NotFound
@@ -45,6 +46,18 @@ def read_limit(query: Mapping[str, str], faults: dict[str, list[str]], *, defaul
         return int(text)
     faults["limit"] = [f"Expected an integer from 1 to {largest}"]
     return default
+
+
+def read_time(value: Any, name: str, faults: dict[str, list[str]]) -> datetime | None:
+    """A time that was given in ISO 8601, by UTC where it names no zone; what is wrong with it goes to `faults`."""
+    if value is None:
+        return None
+    try:
+        time = datetime.fromisoformat(value)
+        return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
+    except (TypeError, ValueError, OverflowError):
+        faults[name] = ["Expected a time such as 2026-03-01T12:00:00Z"]
+        return None
 
 
 def find_id(text: str | None) -> UUID | None:

@@ -60,6 +60,7 @@ MAY_PRINT: Final = frozenset(
         "app.cli.jobs",
         "app.cli.listen",
         "app.cli.subscriptions",
+        "app.cli.teams",
         "app.demo",
         "app.faults.report",
         "app.faults.run",

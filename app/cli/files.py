@@ -15,14 +15,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Column, Table
 
 from app.archive import verify as checking
-from app.archive.queries import keeping, reading
+from app.archive.queries import reading
 from app.archive.verify import Report
-from app.cli.terminal import AsJson, out, plain, read_settings, run
+from app.cli.terminal import ADMIN, AsJson, out, plain, read_settings, run
 from app.config import MODALITIES, Settings
 from app.context import open_context
 from app.errors import StartupError
 from app.jobs import backfill as filling
 from app.objects import StorageFailed
+from app.teams import teams
 
 files = typer.Typer(name="files", help="Kept result files: check them, fetch missing ones.", no_args_is_help=True)
 
@@ -128,7 +129,7 @@ def keep(
 
     async def work(settings: Settings) -> bool:
         async with open_context(settings) as ctx, ctx.db.transaction() as tx:
-            return await keeping.set_archived(tx, team, wanted)
+            return await teams.apply_by_name(tx, ADMIN.actor, team, {"archivedModalities": wanted}, ctx.now())
 
     if not run(work(read_settings())):
         raise StartupError(f"there is no team {team}")

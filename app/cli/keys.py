@@ -5,20 +5,25 @@ from __future__ import annotations
 import json
 from datetime import timedelta
 from typing import Annotated, Any
-from uuid import UUID
 
 import typer
 from rich.markup import escape
 from rich.table import Column, Table
 
-from app.cli.terminal import AsJson, day, out, plain, read_settings, run
+from app.cli.terminal import ADMIN, AsJson, day, out, plain, read_settings, run
 from app.config import Settings
 from app.context import open_context
 from app.errors import StartupError
 from app.models.teams import SCOPES
+from app.paging import parse_id
+from app.teams import issuing
 from app.teams import keys as team_keys
+from app.teams.asking import DEFAULT_GRACE_SECONDS, LONGEST_GRACE_SECONDS, NewKeyRequest
 
-keys = typer.Typer(name="keys", help="Make, list and revoke API keys.", no_args_is_help=True)
+keys = typer.Typer(name="keys", help="Make, list, rotate and revoke API keys.", no_args_is_help=True)
+
+
+KeyId = Annotated[str, typer.Argument(help="The key's id, as `keys list` shows it.")]
 
 
 @keys.command("create")
@@ -34,15 +39,8 @@ def create_key(
 
     async def work(settings: Settings) -> team_keys.NewKey:
         async with open_context(settings) as ctx, ctx.db.transaction() as tx:
-            return await team_keys.create_key(
-                tx,
-                team=team,
-                scopes=wanted,
-                name=name,
-                now=ctx.now(),
-                expires_at=ctx.now() + timedelta(days=expires_days) if expires_days else None,
-                test=test,
-            )
+            expires_at = ctx.now() + timedelta(days=expires_days) if expires_days else None
+            return await issuing.issue(tx, ADMIN.actor, NewKeyRequest(team, wanted, name, expires_at, test), ctx.now())
 
     try:
         wanted = team_keys.check_scopes([scope.strip() for scope in scopes.split(",") if scope.strip()])
@@ -96,18 +94,35 @@ def list_keys(
     out.print(table)
 
 
+@keys.command("rotate")
+def rotate_key(
+    key_id: KeyId,
+    grace_seconds: Annotated[
+        int, typer.Option(min=0, max=LONGEST_GRACE_SECONDS, help="For how long the key before is good.")
+    ] = DEFAULT_GRACE_SECONDS,
+    as_json: AsJson = False,
+) -> None:
+    """Make a key that takes this one's place. It is shown now and never again; the one before ends after a grace."""
+
+    async def work(settings: Settings) -> dict[str, Any]:
+        async with open_context(settings) as ctx:
+            return await issuing.rotate(ctx, ADMIN, parse_id(key_id, "Key"), grace_seconds=grace_seconds)
+
+    rotated = run(work(read_settings()))
+    if as_json:
+        print(json.dumps(rotated, default=plain))
+        return
+    out.print(rotated["key"], style="bold", markup=False, soft_wrap=True)
+    out.print(f"Keep it: it is not shown again. {key_id} is good until {rotated['previousExpiresAt']}.", markup=False)
+
+
 @keys.command("revoke")
-def revoke_key(key_id: Annotated[str, typer.Argument(help="The key's id, as `keys list` shows it.")]) -> None:
+def revoke_key(key_id: KeyId) -> None:
     """Revoke a key; every process refuses it within a second."""
 
-    async def work(settings: Settings, uuid: UUID) -> bool:
-        async with open_context(settings) as ctx, ctx.db.transaction() as tx:
-            return await team_keys.revoke_key(tx, uuid, ctx.now())
+    async def work(settings: Settings) -> None:
+        async with open_context(settings) as ctx:
+            await issuing.revoke(ctx, ADMIN, parse_id(key_id, "Key"))
 
-    try:
-        uuid = UUID(key_id)
-    except ValueError:
-        raise StartupError(f"{key_id} is not a key's id") from None
-    if not run(work(read_settings(), uuid)):
-        raise StartupError(f"there is no key {key_id} that is not revoked already")
+    run(work(read_settings()))
     out.print(f"Revoked {key_id}.")

@@ -13,6 +13,7 @@ from app.cli.jobs import jobs
 from app.cli.keys import keys
 from app.cli.listen import listen
 from app.cli.subscriptions import subscriptions
+from app.cli.teams import teams
 from app.db import OUTAGES, is_outage
 from app.errors import ApiError, StartupError
 
@@ -28,7 +29,7 @@ for command in (
     *(listen, running.demo, running.simulate, running.faults),
 ):
     app.command()(command)
-for group in (keys, jobs, subscriptions, files):
+for group in (teams, keys, jobs, subscriptions, files):
     app.add_typer(group)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Annotated, Any, Final, TypeVar
-from uuid import UUID
 
 import msgspec
 import typer
@@ -14,8 +14,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Column, Table
 
-from app.auth import Caller
-from app.cli.terminal import AsJson, out, read_settings, run
+from app.auth import NOBODY, Caller
+from app.cli.terminal import ADMIN, AsJson, out, read_settings, run
 from app.context import Context, open_context
 from app.deliveries import replay as replays
 from app.deliveries import subscriptions as every
@@ -26,9 +26,6 @@ from app.jobs.queries.reading import find_team
 from app.paging import parse_id
 
 Result = TypeVar("Result")
-
-NOBODY: Final = UUID(int=0)
-"""In place of the key's id, for what is done here."""
 
 LOOK_SECONDS: Final = 0.5
 
@@ -147,6 +144,6 @@ def _do(work: Callable[[Context, Caller], Awaitable[Result]], *, team: str | Non
                 team_id = await find_team(connection, team) if team is not None else NOBODY
             if team_id is None:
                 raise StartupError(f"there is no team {team}")
-            return await work(ctx, Caller(NOBODY, team_id, team or "", frozenset({"admin"})))
+            return await work(ctx, replace(ADMIN, team_id=team_id, team=team or ""))
 
     return json.loads(msgspec.json.encode(run(with_context())))

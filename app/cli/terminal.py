@@ -6,17 +6,21 @@ import asyncio
 import sys
 from collections.abc import Coroutine
 from datetime import datetime
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 import typer
 from rich.console import Console
 
 from app import serving
+from app.auth import NOBODY, Caller
 from app.config import Settings, load_settings
 
 Result = TypeVar("Result")
 
 out = Console(highlight=False, width=None if sys.stdout.isatty() else 200)  # no terminal, nothing to fit lines into
+
+ADMIN: Final = Caller(NOBODY, NOBODY, "", frozenset({"admin"}))
+"""Whoever has a shell on the service."""
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
@@ -25,6 +25,8 @@ from app.deliveries.queries import history, replays
 from app.deliveries.queries import subscriptions as queries
 from app.deliveries.queries.history import Span
 from app.errors import Conflict, Invalid, NotFound
+from app.paging import read_time
+from app.teams.audit import note, note_foreign
 
 log = structlog.get_logger()
 
@@ -49,7 +51,7 @@ class ReplayRequest:
     def parse(cls, body: Mapping[str, Any]) -> ReplayRequest:
         """Read a body; raise Invalid with every fault."""
         faults = {name: ["No such field"] for name in body if name not in _FIELDS}
-        times = {name: _read_time(body.get(name), name, faults) for name in ("from", "to")}
+        times = {name: read_time(body.get(name), name, faults) for name in ("from", "to")}
         if times["from"] and times["to"] and times["from"] >= times["to"]:
             faults["to"] = ["Must be later than `from`"]
         for name in ("undeliveredOnly", "dryRun"):
@@ -82,6 +84,7 @@ async def redeliver(ctx: Context, caller: Caller, delivery_id: UUID) -> dict[str
             _must_be_enabled(await queries.find_subscription(tx, None, row.subscription_id))
         if not await history.make_due(tx, [delivery_id], ctx.now()):
             raise Conflict("This delivery is under way already")
+        await note_foreign(tx, caller, "delivery.redelivered", delivery_id, row.team_id)
     ctx.notify.nudge(["deliver"])
     log.info("delivery.redelivered", delivery=str(delivery_id), key=str(caller.key_id))
     return await show_delivery(ctx, caller, delivery_id)
@@ -114,6 +117,8 @@ async def start(ctx: Context, caller: Caller, subscription_id: UUID, asked: Repl
             "due_at": now,
         }
         await replays.insert_replay(tx, columns)
+        told = {"subscriptionId": subscription_id, "totalCount": count}
+        await note(tx, caller.actor, "replay.started", replay_id, subscription.team_id, **told)
     ctx.notify.nudge(["replay"])
     return await show(ctx, caller, replay_id)
 
@@ -128,10 +133,12 @@ def _must_be_enabled(subscription: AnyRow | None) -> None:
 async def abort(ctx: Context, caller: Caller, replay_id: UUID) -> dict[str, Any]:
     """End a replay. What it has made due already is delivered. Raises NotFound, Conflict."""
     async with ctx.db.transaction() as tx:
-        if await replays.find_replay(tx, caller.only_team, replay_id) is None:
+        row = await replays.find_replay(tx, caller.only_team, replay_id)
+        if row is None:
             raise NotFound("Replay not found")
         if not await replays.abort(tx, replay_id, ctx.now()):
             raise Conflict("This replay is over")
+        await note(tx, caller.actor, "replay.aborted", replay_id, row.team_id)
     return await show(ctx, caller, replay_id)
 
 
@@ -213,14 +220,3 @@ async def _measure(tx: AsyncConnection, subscription: AnyRow, asked: ReplayReque
         return await history.count_undelivered(tx, subscription.id, span, limit=MOST_COUNTED), 0
     count, first = await history.measure_matching(tx, subscription, span, limit=MOST_COUNTED)
     return count, max(first - 1, 0)
-
-
-def _read_time(value: Any, name: str, faults: dict[str, list[str]]) -> datetime | None:
-    if value is None:
-        return None
-    try:
-        time = datetime.fromisoformat(value)
-        return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
-    except (TypeError, ValueError, OverflowError):
-        faults[name] = ["Expected a time such as 2026-03-01T12:00:00Z"]
-        return None

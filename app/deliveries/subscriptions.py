@@ -19,6 +19,7 @@ from app.deliveries.asking import read_changes, read_new
 from app.deliveries.queries import subscriptions as queries
 from app.deliveries.signing import make_secret
 from app.errors import Conflict, Invalid, NotFound
+from app.teams.audit import note, note_foreign
 
 log = structlog.get_logger()
 
@@ -44,6 +45,9 @@ async def create(ctx: Context, caller: Caller, body: Mapping[str, Any]) -> dict[
         if await queries.count_subscriptions(tx, caller.team_id) >= MOST_SUBSCRIPTIONS:
             raise Conflict(f"A team may have at most {MOST_SUBSCRIPTIONS} subscriptions")
         await queries.insert_subscription(tx, own | _columns(ctx, asked))
+        if asked.get("allTeams") or caller.is_foreign_to(caller.team_id):
+            told = {"allTeams": asked["allTeams"]}  # and not the URL, which may hold a secret
+            await note(tx, caller.actor, "subscription.created", subscription_id, caller.team_id, **told)
     log.info("subscription.created", subscription=str(subscription_id), team=caller.team)
     return await show(ctx, caller, subscription_id) | {"secret": secret}
 
@@ -58,25 +62,30 @@ async def change(ctx: Context, caller: Caller, subscription_id: UUID, body: Mapp
         if before.disabled_at is not None and changes.get("disabled_at") is not None:
             del changes["disabled_at"], changes["disabled_reason"]
         await queries.update_subscription(tx, subscription_id, changes | {"updated_at": ctx.now()})
+        told = {"fields": sorted(asked)}  # and not what they are: headers hold secrets
+        await note_foreign(tx, caller, "subscription.changed", subscription_id, before.team_id, **told)
     return await show(ctx, caller, subscription_id)
 
 
 async def enable(ctx: Context, caller: Caller, subscription_id: UUID) -> dict[str, Any]:
     """Enable a subscription again, which an operator may do too, and return it. Raises NotFound."""
     async with ctx.db.transaction() as tx:
-        if await queries.lock_subscription(tx, caller.only_team, subscription_id) is None:
+        before = await queries.lock_subscription(tx, caller.only_team, subscription_id)
+        if before is None:
             raise NotFound("Subscription not found")
         changes = _columns(ctx, {"enabled": True}) | {"updated_at": ctx.now()}
         await queries.update_subscription(tx, subscription_id, changes)
+        await note_foreign(tx, caller, "subscription.enabled", subscription_id, before.team_id)
     return await show(ctx, caller, subscription_id)
 
 
 async def delete(ctx: Context, caller: Caller, subscription_id: UUID) -> None:
     """End a subscription. What was not delivered yet ends as undelivered when it is due. Raises NotFound."""
     async with ctx.db.transaction() as tx:
-        await _lock(tx, caller, subscription_id)
+        before = await _lock(tx, caller, subscription_id)
         gone = {"deleted_at": ctx.now(), "secret": "", "previous_secret": None, "headers": {}}
         await queries.update_subscription(tx, subscription_id, gone)
+        await note_foreign(tx, caller, "subscription.deleted", subscription_id, before.team_id)
     log.info("subscription.deleted", subscription=str(subscription_id), key=str(caller.key_id))
 
 
@@ -91,6 +100,7 @@ async def rotate_secret(
         before = await _lock(tx, caller, subscription_id)
         changes = {"secret": secret, "previous_secret": before.secret, "previous_secret_until": until}
         await queries.update_subscription(tx, subscription_id, changes | {"updated_at": ctx.now()})
+        await note_foreign(tx, caller, "subscription.secret_rotated", subscription_id, before.team_id)
     shown = await show(ctx, caller, subscription_id)
     return shown | {"secret": secret, "previousSecretUntil": timestamp(until)}
 

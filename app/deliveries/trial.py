@@ -16,6 +16,7 @@ from app.deliveries.queries.publishing import insert_deliveries
 from app.deliveries.queries.sending import list_claimed
 from app.errors import NotFound
 from app.events.queries import append
+from app.teams.audit import note_foreign
 
 
 async def try_out(ctx: Context, caller: Caller, subscription_id: UUID) -> dict[str, Any]:
@@ -32,6 +33,7 @@ async def try_out(ctx: Context, caller: Caller, subscription_id: UUID) -> dict[s
         event = new_event(News(facts=Facts(type=TRIAL, team_id=row.team_id), data=data), now)
         delivery = delivery_of(event, row, now + LEASE, lease=uuid4())
         await insert_deliveries(tx, [delivery], now)
+        await note_foreign(tx, caller, "subscription.tested", subscription_id, row.team_id)
         await append(tx, [event])
     ctx.notify.nudge(["events"])
     async with ctx.db.reading() as connection:

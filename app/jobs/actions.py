@@ -26,6 +26,7 @@ from app.jobs.queries.acceptance import NewJob
 from app.jobs.queries.steps import Step, insert_steps
 from app.jobs.submit import place
 from app.models.jobs import Status
+from app.teams.audit import note_foreign
 
 log = structlog.get_logger()
 
@@ -48,6 +49,7 @@ async def cancel(ctx: Context, caller: Caller, job_id: UUID) -> dict[str, Any]:
             raise Conflict("The job was sent already, and Apiframe cannot cancel")
         seen = Observation(job_id=job_id, source="framehook", at=ctx.now(), status="CANCELLED", error_code="cancelled")
         await insert_steps(tx, [_action(ctx, caller, job_id, "cancel")])
+        await note_foreign(tx, caller, "job.cancelled", job_id, job.team_id)
         observed = await observe(ctx, tx, jobs, [seen])
         await announce(ctx, tx, observed)
     ctx.notify.nudge(topics(observed))
@@ -85,6 +87,7 @@ async def retry(
         created_at=ctx.now(),
         refusable=not respond_async,
         retry_of=job_id,
+        retried_by=caller.actor if caller.is_foreign_to(original.team_id) else None,
     )
     placed = await place(ctx, job)
     if placed[0] == job.id:
@@ -104,6 +107,8 @@ async def refresh(ctx: Context, caller: Caller, job_id: UUID) -> dict[str, Any]:
         raise Unavailable("The upstream could not be asked", retry_after_seconds=round(ctx.settings.sweep_seconds) or 1)
     async with ctx.db.transaction() as tx:
         await insert_steps(tx, [_action(ctx, caller, job_id, "refresh")])
+        if caller.sees_all and (row := await acceptance.find_original(tx, None, job_id)) is not None:
+            await note_foreign(tx, caller, "job.refreshed", job_id, row.team_id)
     return await reading.show(ctx, caller, job_id)
 
 

@@ -20,14 +20,14 @@ from app.auth import Caller
 from app.context import Context
 from app.db import sqlstate
 from app.deliveries.publish import TOPICS
-from app.errors import Conflict, Invalid, OverBudget, Refused
-from app.jobs import dispatch
+from app.errors import ApiError, Conflict, Invalid, OverBudget, Refused
+from app.jobs import admission, dispatch
 from app.jobs.announce import announce_accepted
 from app.jobs.queries import acceptance
 from app.jobs.queries.acceptance import NewJob
 from app.models.jobs import Status
 from app.targets import Targets
-from app.teams.ledger import Shortage, Wanted, reserve
+from app.teams.ledger import Wanted, reserve
 
 log = structlog.get_logger()
 
@@ -53,13 +53,13 @@ _METADATA_FORM: Final = (
 class Accepted:
     """The job that a submission stands for, and whether it was made by it. `same`: it asked for what the job is.
 
-    `shortage`: it was not made, since its team's budget does not reach so far.
+    With a `refusal` nothing was kept.
     """
 
     job_id: UUID
     new: bool
     same: bool = True
-    shortage: Shortage | None = None
+    refusal: ApiError | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +87,13 @@ async def place(ctx: Context, job: NewJob) -> tuple[UUID, Status]:
     """Accept a job and, while it can be refused, try to send it.
 
     Returns the id and status of the job that its Idempotency-Key stands for. Raises Invalid for what cannot be kept,
-    Conflict where the key stands for another request, OverBudget, or Refused: what the upstream refused before anybody was
-    promised anything, in its own words.
+    Conflict where the key stands for another request, Forbidden, TooMany or OverBudget where the team's limits forbid it, or
+    Refused: what the upstream refused before anybody was promised anything, in its own words.
     """
     while True:
         accepted = await _accept(ctx, job)
-        if accepted.shortage is not None:
-            raise OverBudget(accepted.shortage.required, accepted.shortage.available)
+        if accepted.refusal is not None:
+            raise accepted.refusal
         if not accepted.same:
             raise Conflict("This Idempotency-Key was used with a different request")
         if accepted.new:
@@ -129,7 +129,7 @@ async def _send(ctx: Context, job: NewJob) -> Status:
 
 
 async def accept(ctx: Context, tx: AsyncConnection, jobs: Sequence[NewJob]) -> list[Accepted]:
-    """Insert jobs whose Idempotency-Key is new or absent; find the jobs that the other keys stand for.
+    """Insert jobs whose Idempotency-Key is new or absent, unless their teams may not; find what the other keys stand for.
 
     Answers the same when run again after an unknown commit: a job is new if it is the one under its key.
     """
@@ -143,12 +143,15 @@ async def accept(ctx: Context, tx: AsyncConnection, jobs: Sequence[NewJob]) -> l
             same = bytes(holder.request_hash) == job.request_hash
             answers.append(Accepted(holder.job_id, new=holder.job_id == job.id, same=same))
     new = [job for job, answer in zip(jobs, answers, strict=True) if answer.new]
-    short, crossings = await reserve(tx, [_wanted(job) for job in new], ctx.now())
+    refusals = await admission.refuse(tx, new)
+    short, crossings = await reserve(tx, [_wanted(job) for job in new if job.id not in refusals], ctx.now())
     await acceptance.release_idempotency_keys(tx, [job for job in new if job.id in short])
-    fitting = [job for job in new if job.id not in short]
-    inserted = await acceptance.insert_jobs(tx, fitting, inline=timedelta(seconds=ctx.settings.inline_seconds))
+    refusals |= {job_id: OverBudget(shortage.required, shortage.available) for job_id, shortage in short.items()}
+    new = [job for job in new if job.id not in refusals]
+    inserted = await acceptance.insert_jobs(tx, new, inline=timedelta(seconds=ctx.settings.inline_seconds))
+    await admission.note_retries(tx, new, inserted)
     await announce_accepted(ctx, tx, inserted, crossings)
-    return [replace(answer, shortage=short.get(answer.job_id)) for answer in answers]
+    return [replace(answer, refusal=refusals.get(answer.job_id)) for answer in answers]
 
 
 def _wanted(job: NewJob) -> Wanted:

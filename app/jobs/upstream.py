@@ -12,6 +12,7 @@ from app.apiframe.spelling import documented_field
 from app.apiframe.wire import cap_of
 from app.context import Context
 from app.jobs.queries import account
+from app.teams import audit, teams
 
 log = structlog.get_logger()
 
@@ -90,16 +91,16 @@ async def note_trouble(ctx: Context, trouble: str) -> None:
         await account.note_trouble(tx, ctx.account, trouble, ctx.now())
 
 
-async def set_paused(ctx: Context, team: str | None, *, paused: bool) -> bool:
+async def set_paused(ctx: Context, team: str | None, *, paused: bool, actor: str = "cli") -> bool:
     """Stop dispatch for a team, or for everybody, or let it go on; acceptance goes on in any case.
 
-    False if there is no team of that name.
+    False if there is no team of that name. `actor` is who does it, for the audit log.
     """
     now = ctx.now()
-    since = now if paused else None
     async with ctx.db.transaction() as tx:
         if team is not None:
-            return await account.set_team_paused(tx, team, since=since)
+            return await teams.apply_by_name(tx, actor, team, {"paused": paused}, now)
         await account.lock_account(tx, ctx.account, now)
-        await account.set_paused(tx, ctx.account, since=since, now=now)
+        await account.set_paused(tx, ctx.account, since=now if paused else None, now=now)
+        await audit.note(tx, actor, "dispatch.paused" if paused else "dispatch.resumed", ctx.account)
     return True

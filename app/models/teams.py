@@ -12,6 +12,8 @@ from sqlalchemy.orm import Mapped, mapped_column
 from app.models.schema import Base
 
 SCOPES: Final = ("submit", "read", "subscribe", "ops", "admin")
+TEST_SCOPES: Final = ("submit", "read", "subscribe")
+"""What a test key may have: an operator's keys see all teams, which is not to be tried out."""
 
 
 class Team(Base):

@@ -9,10 +9,10 @@ from typing import Any, Final
 
 from starlette.responses import Response
 
-from app.reference import events, files, jobs, operations, subscriptions, usage
+from app.reference import events, files, jobs, operations, subscriptions, teams, usage
 from app.reference.shapes import Route, answer, failure
 
-_PAGES: Final = (jobs, files, events, subscriptions, usage, operations)
+_PAGES: Final = (jobs, files, events, subscriptions, teams, usage, operations)
 
 
 def describe(method: str, path: str, handler: Callable[..., Any]) -> dict[str, Any]:
@@ -20,7 +20,7 @@ def describe(method: str, path: str, handler: Callable[..., Any]) -> dict[str, A
     words = inspect.getdoc(handler) or ""
     summary, rest = (*re.split(r"\.\s+", words, maxsplit=1), "")[:2]
     public = path in ("/healthz", "/readyz", "/metrics") or path.startswith(("/webhooks/", "/sandbox/"))
-    errors = {} if path == "/healthz" else _ERRORS | ({} if public else {"401": failure("No valid key")})
+    errors = {} if path == "/healthz" else _ERRORS | ({} if public else _KEYED)
     answers = _ANSWERS.get((method, path), {"200": answer("Done", {"type": "object"})})
     extra = {
         "security": [] if public else [{"ApiKey": []}, {"Bearer": []}],
@@ -62,6 +62,10 @@ SCHEMAS: Final[dict[str, Any]] = {
     **{name: schema for page in _PAGES for name, schema in page.SCHEMAS.items()},
 }
 
+_KEYED: Final = {
+    "401": failure("No valid key"),
+    "429": failure("A limit of your team is used up: see Retry-After"),
+}
 _ERRORS: Final = {"400": failure("Something in the request is wrong"), "503": failure("Not now: see Retry-After")}
 
 _ANSWERS: Final[dict[Route, Any]] = {route: shape for page in _PAGES for route, shape in page.ANSWERS.items()}

@@ -14,15 +14,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
 from app.auth import key_hash
-from app.models.teams import SCOPES
+from app.models.teams import SCOPES, TEST_SCOPES
 
 PREFIX: Final = "fh_live_"
 TEST_PREFIX: Final = "fh_test_"
 SHOWN: Final = len(PREFIX) + 6
 """How many characters of a key may be shown again, to recognise it by."""
-
-TEST_SCOPES: Final = ("submit", "read", "subscribe")
-"""An operator's keys see all teams, which is not to be tried out."""
 
 BOOTSTRAP_NAME: Final = "bootstrap admin"
 
@@ -34,6 +31,7 @@ class NewKey:
     id: UUID
     key: str
     team: str
+    team_id: UUID
     scopes: tuple[str, ...]
 
 
@@ -68,7 +66,7 @@ async def create_key(
     if test:
         team = twin_name(team)
         team_id = await _get_or_insert_team(tx, team, now, test_of=team_id)
-    made = NewKey(uuid7(), key, team, check_scopes(scopes))
+    made = NewKey(uuid7(), key, team, team_id, check_scopes(scopes))
     await tx.execute(
         text(
             """

@@ -1,4 +1,4 @@
-"""SQL of what operators want: try again what failed, delete what is past its time, keep less of a team."""
+"""SQL of what operators want: try again what failed, and delete what is past its time."""
 
 from __future__ import annotations
 
@@ -82,12 +82,3 @@ _DELETE_ORPHANED: Final = text(
     )
     """
 )
-
-
-async def set_archived(tx: AsyncConnection, team: str, modalities: Collection[str] | None) -> bool:
-    """Say the results of which modalities are kept of a team; None: what the settings say. False: there is no such team."""
-    values = {"team": team, "modalities": None if modalities is None else list(modalities)}
-    return bool((await tx.execute(_SET_ARCHIVED, values)).rowcount)
-
-
-_SET_ARCHIVED: Final = text("UPDATE teams SET archived_modalities = CAST(:modalities AS text[]) WHERE name = :team")

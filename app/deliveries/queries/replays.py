@@ -30,7 +30,7 @@ async def find_replay(connection: AsyncConnection, team_id: UUID | None, replay_
 
 _FIND: Final = text(
     f"""
-    SELECT {_COLUMNS} FROM replays r JOIN subscriptions s ON s.id = r.subscription_id
+    SELECT {_COLUMNS}, s.team_id FROM replays r JOIN subscriptions s ON s.id = r.subscription_id
     WHERE r.id = :id AND (CAST(:team_id AS uuid) IS NULL OR s.team_id = :team_id)
     """  # noqa: S608 - the part is ours
 )

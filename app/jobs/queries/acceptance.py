@@ -35,6 +35,7 @@ class NewJob:
     created_at: datetime
     refusable: bool
     retry_of: UUID | None = None
+    retried_by: str | None = None  # for the audit log: somebody of another team has the job tried again
 
 
 async def insert_idempotency_keys(tx: AsyncConnection, jobs: Sequence[NewJob]) -> set[UUID]:

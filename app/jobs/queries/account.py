@@ -67,14 +67,6 @@ async def set_paused(tx: AsyncConnection, account: str, *, since: datetime | Non
     )
 
 
-async def set_team_paused(tx: AsyncConnection, team: str, *, since: datetime | None) -> bool:
-    """Stop dispatch for a team, or let it go on; False if there is no team of that name."""
-    done = await tx.execute(
-        text("UPDATE teams SET paused_at = :since WHERE name = :team"), {"team": team, "since": since}
-    )
-    return done.rowcount == 1
-
-
 async def lower_cap(tx: AsyncConnection, account: str, *, until: datetime, now: datetime) -> None:
     """Believe for a while that no more jobs may run than run now: the upstream just refused one more."""
     await tx.execute(_LOWER_CAP, {"account": account, "until": until, "now": now})

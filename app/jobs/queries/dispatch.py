@@ -30,7 +30,8 @@ async def lock_dispatchable(
     """Lock the jobs that may be sent now: those whose fate is unknown, which hold a slot, then as many as slots are free.
 
     Of the first only those sent under one of `keys`, of the others only where `fresh`. They come in the order in which
-    their turn is. Teams that an operator paused are left out.
+    their turn is. Teams that an operator paused are left out, and of a team with a limit of its own only as many are
+    taken as it leaves: its other jobs keep no other team from its slots.
 
     One that became ambiguous before `ambiguous_after` is left out: the upstream may have forgotten its key.
 
@@ -67,14 +68,15 @@ _LOCK_DISPATCHABLE: Final = text(
                 PARTITION BY teams.id ORDER BY waiting.priority DESC, waiting.created_at, waiting.id
             ) AS turn
         FROM teams
+        LEFT JOIN load ON load.team_id = teams.id
         CROSS JOIN LATERAL (
             SELECT id, priority, created_at FROM jobs
             WHERE upstream_account = :account AND team_id = teams.id
                 AND dispatch_at IS NOT NULL AND ambiguous_since IS NULL
                 AND (dispatch_at <= :now OR id = ANY(CAST(:wanted AS uuid[])))
-            ORDER BY priority DESC, created_at, id LIMIT CAST(:cap AS integer)
+            ORDER BY priority DESC, created_at, id
+            LIMIT greatest(least(CAST(:cap AS integer), teams.in_flight_limit - coalesce(load.running, 0)), 0)
         ) AS waiting
-        LEFT JOIN load ON load.team_id = teams.id
         WHERE CAST(:fresh AS boolean) AND teams.paused_at IS NULL
     ), fresh AS (
         SELECT id, row_number() OVER (ORDER BY turn, priority DESC, created_at, id) AS place

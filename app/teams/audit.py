@@ -1,0 +1,97 @@
+"""The audit log: what admins and operators did, noted in the transaction that does it. No secret is ever in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+from uuid_utils.compat import uuid7
+
+from app.auth import Caller
+from app.clock import timestamp
+from app.context import Context
+from app.db import AnyRow
+from app.errors import Invalid
+from app.paging import find_id, read_limit, read_time
+from app.teams.seeing import narrowed
+
+DEFAULT_LIMIT: Final = 50
+LARGEST_LIMIT: Final = 500
+
+
+async def note(
+    tx: AsyncConnection, actor: str, action: str, subject: UUID | str, team_id: UUID | None = None, **data: Any
+) -> None:
+    """Write down what somebody did to something: `actor` is a key's id or `cli`, `action` such as `key.revoked`.
+
+    `team_id` is whose affair it is, who may read of it; None means everybody's, which operators read.
+    """
+    values = {"id": uuid7(), "actor": actor, "action": action, "subject": str(subject), "team_id": team_id}
+    await tx.execute(_INSERT, values | {"data": msgspec.json.encode(data).decode()})
+
+
+async def note_foreign(
+    tx: AsyncConnection, caller: Caller, action: str, subject: UUID | str, team_id: UUID, **data: Any
+) -> None:
+    """Write down what a caller does to a thing of another team; what a team does to its own is its own affair."""
+    if caller.is_foreign_to(team_id):
+        await note(tx, caller.actor, action, subject, team_id, **data)
+
+
+async def show_entries(ctx: Context, caller: Caller, query: Mapping[str, str]) -> dict[str, Any]:
+    """A page of entries that the caller may see, newest first. Raises Invalid, Forbidden."""
+    faults: dict[str, list[str]] = {}
+    limit = read_limit(query, faults, default=DEFAULT_LIMIT, largest=LARGEST_LIMIT)
+    since = read_time(query.get("since"), "since", faults)
+    before = find_id(query.get("cursor"))
+    if "cursor" in query and before is None:
+        faults["cursor"] = ["Not a cursor of this list"]
+    if "\0" in query.get("action", ""):
+        faults["action"] = ["Must not contain a NUL character"]
+    if faults:
+        raise Invalid(details=faults)
+    asked = {"action": query.get("action", ""), "since": since, "before": before, "limit": limit + 1}
+    async with ctx.db.reading() as connection:
+        team_id = await narrowed(connection, caller, caller.only_team, query.get("team"))
+        rows = (await connection.execute(_LIST, asked | {"team_id": team_id})).all()
+    page, more = rows[:limit], len(rows) > limit
+    return {
+        "entries": [_shape(row) for row in page],
+        "nextCursor": str(page[-1].id) if more else None,
+        "hasMore": more,
+    }
+
+
+def _shape(row: AnyRow) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "at": timestamp(row.at),
+        "actor": row.actor,
+        "action": row.action,
+        "subject": row.subject,
+        "team": row.team,
+        "data": msgspec.Raw(row.data.encode()),
+    }
+
+
+_INSERT: Final = text(
+    """
+    INSERT INTO audit_log (id, at, team_id, actor, action, subject, data)
+    VALUES (:id, now(), :team_id, :actor, :action, :subject, CAST(:data AS jsonb))
+    """
+)
+
+_LIST: Final = text(
+    """
+    SELECT a.id, a.at, a.actor, a.action, a.subject, t.name AS team, CAST(a.data AS text) AS data
+    FROM audit_log a LEFT JOIN teams t ON t.id = a.team_id
+    WHERE (CAST(:team_id AS uuid) IS NULL OR a.team_id = :team_id) AND starts_with(a.action, :action)
+        AND (CAST(:since AS timestamptz) IS NULL OR a.at >= :since)
+        AND (CAST(:before AS uuid) IS NULL OR a.id < :before)
+    ORDER BY a.id DESC LIMIT :limit
+    """
+)
