@@ -70,6 +70,9 @@ class Open:
     """A route that asks for no key and tells of no team."""
 
 
+MODEL: Final = "flux-2-max"
+"""What A alone has used."""
+
 Way = One | Many | Stream | Own | Admins | Open
 
 TABLE: Final[dict[Route, Way]] = {
@@ -141,6 +144,7 @@ class Things:
     key: str
     team: str
     fact: str
+    model: str
 
     def secrets(self) -> set[str]:
         """What must stand nowhere in an answer to B."""
@@ -172,7 +176,7 @@ async def world(database_url: str, simulator: RunningSimulator, tmp_path: Path) 
 async def make_things(service: Service, a: Caller, receiver: Receiver) -> Things:
     subscription = await made(a, "/v1/subscriptions", {"url": receiver.url, "types": ["job.*"]})
     deaf = await made(a, "/v1/subscriptions", {"url": "http://127.0.0.1:9/hook", "types": ["job.queued"]})
-    job_id = await a.accepted(FLUX | {"prompt": "of a", "metadata": {"fact": "only of a"}})
+    job_id = await a.accepted(FLUX | {"model": MODEL, "prompt": "of a", "metadata": {"fact": "only of a"}})
     job = await eventually(lambda: a.read(job_id), lambda job: job["archiveStatus"] == "stored")
     admin = await new_admin(service)
     await limit_team(service, "a", paused=True)
@@ -195,6 +199,7 @@ async def make_things(service: Service, a: Caller, receiver: Receiver) -> Things
         key=str(a.key_id),
         team=await team_id_of(service, "a"),
         fact="only of a",
+        model=MODEL,
     )
 
 
