@@ -26,7 +26,7 @@ webhook (`webhooks/`) or is asked (`jobs/reconcile`), and every word it says goe
     objects            where files are kept: a folder, or a bucket
     targets            which of those may be called (pure)
     loop batch notify migrate partitions models db
-    config clock errors backoff bucket logs embedded version
+    config clock errors backoff bucket modest logs embedded version
 
 Vocabulary. *Upstream*: Apiframe. *Operation*: one kind of upstream call. *Job*: one generation, from our acceptance to a
 final status. *Dispatch*: sending a job upstream. *Observation*: what the upstream says of a job, by whatever mouth.

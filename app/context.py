@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import os
 import secrets
-import sys
-import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from typing import Any, Final, TypeVar
@@ -46,9 +42,6 @@ SANDBOX: Final = "sandbox"
 SIMULATOR_KEY: Final = "afk_simulator_key_for_tests"
 """What is sent where no key is set, which only an upstream on this machine allows."""
 
-
-MODEST: Final = 15
-"""How nice a thread is to the others, of at most 19."""
 
 _MAKE_SECRET: Final = text(
     "INSERT INTO secrets (name, value, created_at) VALUES ('webhook', :value, :now) ON CONFLICT (name) DO NOTHING"
@@ -88,9 +81,9 @@ class Context:
         self.failures: Counter[str] = Counter()  # submissions in a row without a clear answer, by upstream key
         self.in_hand: Counter[tuple[bool, str]] = Counter()  # deliveries being made, by lane and target
         self.hanging: set[str] = set()  # targets whose last delivery got no answer in time
-        self.fetching: set[UUID] = set()  # result files that are being fetched
+        self.fetching: dict[UUID, UUID | None] = {}  # result files that are being fetched, and their jobs
+        self.condemned_after = UUID(int=0)  # the deleted file whose objects were the last to be removed, or tried to
         self.looking = asyncio.Semaphore(1)  # pictures are looked at one after another
-        self.modest = ThreadPoolExecutor(1, thread_name_prefix="modest", initializer=_be_modest)
 
     def now(self) -> datetime:
         """The time by the clock that was handed in."""
@@ -176,16 +169,9 @@ class Context:
             await batch.close()
         await self.http.close()
         await self.sources.close()
-        self.modest.shutdown(wait=False, cancel_futures=True)
         await self.upstream.close()
         if self.within is None:
             await self.db.close()
-
-
-def _be_modest() -> None:
-    """Let a thread that computes take the processor only where nobody else wants it (Linux has this for each thread)."""
-    if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), MODEST)
 
 
 def _host(settings: Settings) -> str:

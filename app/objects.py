@@ -55,7 +55,6 @@ class Objects:
         self.url = url
         self._folder = Path(unquote(urlsplit(url).path)) if url.startswith("file:") else None
         self._store: _Store | None = None
-        self._flushed: set[Path] = set()  # the folder whose parents are known to be on the disk
 
     async def put(self, name: str, pieces: AsyncIterator[bytes], size: Callable[[], int], *, content_type: str) -> None:
         """Store what an iterator yields, in bounded memory; `size` tells afterwards how many bytes that must have been.
@@ -63,7 +62,8 @@ class Objects:
         The type is what the storage's own URL says of the object.
 
         An error of the iterator's own passes through, and then there is no such object. To break an upload off, have the
-        iterator raise: one that is cancelled leaves its parts in the bucket for ever. Raises StorageFailed.
+        iterator raise: one that is cancelled leaves its parts in the bucket for ever. Raises StorageFailed, also where the
+        object is there and may not be whole, or not on the disk: it is for the caller to remove.
         """
         with _failures():
             await self._opened().put_async(
@@ -77,7 +77,8 @@ class Objects:
         if (found := await self.size(name)) != size():
             raise StorageFailed(f"{found:,} bytes arrived of {size():,}")
         if self._folder is not None:
-            await asyncio.to_thread(self._make_durable, self._folder / name)
+            with _failures():
+                await asyncio.to_thread(self._make_durable, self._folder / name)
 
     async def put_bytes(self, name: str, data: bytes, *, content_type: str = "application/octet-stream") -> None:
         """Store some bytes at once, which are no loss should the power fail just then. Raises StorageFailed."""
@@ -127,7 +128,9 @@ class Objects:
             async for page in self._opened().list_async(folder or None):
                 yield [(found["path"], found["size"]) for found in page]
         if self._folder is not None:
-            yield await asyncio.to_thread(_list_leftovers, self._folder, folder)
+            with _failures():
+                leftovers = await asyncio.to_thread(_list_leftovers, self._folder, folder)
+            yield leftovers
 
     async def signed_url(self, name: str, good_for: timedelta) -> str | None:
         """A URL by which anybody may read an object for so long; None: this storage has none. Raises StorageFailed."""
@@ -136,14 +139,14 @@ class Objects:
             return None if isinstance(store, LocalStore) else await sign_async(store, "GET", name, good_for)
 
     def _make_durable(self, path: Path) -> None:
-        """Have a file on the disk, and the folders on the way to it: a record of it may be committed right after."""
+        """Have a file on the disk, and the folders on the way to it: a record of it may be committed right after.
+
+        Every time, because any process may have removed a folder that was empty. What is on the disk already takes no time.
+        """
         assert self._folder is not None
         _flush(path)
-        _flush(path.parent)
-        for folder in path.parent.relative_to(self._folder).parents:
-            if path.parent not in self._flushed:
-                _flush(self._folder / folder)
-        self._flushed = {path.parent}
+        for folder in path.relative_to(self._folder).parents:
+            _flush(self._folder / folder)
 
     def _attributes(self, content_type: str) -> Any:
         """What a bucket is told of an object; a folder takes nothing of the kind."""
@@ -194,9 +197,16 @@ def _flush(path: Path) -> None:
 
 
 def _list_leftovers(root: Path, folder: str) -> list[tuple[str, int]]:
-    """The names of objects that an upload was begun of and not ended, as far as it was not cleared away."""
-    found = [(path, path.stat().st_size) for path in (root / folder).rglob("*#*") if _LEFTOVER.search(path.name)]
-    return [(_LEFTOVER.sub("", path.relative_to(root).as_posix()), size) for path, size in found]
+    """The names of objects that an upload was begun of and not ended, as far as it was not cleared away.
+
+    Uploads go on meanwhile: what is not there any more when it is looked at is none.
+    """
+    found: list[tuple[str, int]] = []
+    for parent, _, names in os.walk(root / folder):
+        for path in (Path(parent, name) for name in names if _LEFTOVER.search(name)):
+            with suppress(FileNotFoundError):
+                found.append((_LEFTOVER.sub("", path.relative_to(root).as_posix()), path.stat().st_size))
+    return found
 
 
 _LEFTOVER: Final = re.compile(r"#\d+$")

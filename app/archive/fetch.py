@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Final
@@ -14,6 +15,10 @@ from app.outbound.download import CallFailed, Download
 IDLE_SECONDS: Final = 30.0
 """A source that sends nothing for so long is given up for this time."""
 
+PATIENCE_SECONDS: Final = 600.0
+LEAST_RATE: Final = 64 * 1024
+"""Bytes in a second: an attempt that takes longer goes on for as long as so many have come on average."""
+
 MOST_RESUMES: Final = 5
 """How often in one attempt a broken connection is taken up where it broke."""
 
@@ -23,6 +28,10 @@ _PASSING: Final = frozenset({408, 425, 429})
 
 class Unfit(Exception):
     """The source has something else than a file of ours, which time may change but hardly will."""
+
+
+class TooSlow(Exception):
+    """The source sends so little that nobody else shall wait for the rest."""
 
 
 class TooLarge(Exception):
@@ -38,6 +47,7 @@ class Fetch:
         self._largest = largest
         self._hash = hashlib.sha256()
         self._validator: str | None = None  # what the source must still say of the file if the rest is asked for
+        self._begun_at = time.monotonic()
         self.size = 0
         self.is_whole = False  # known by more than the connection's end
         self.media: MediaType | None = None
@@ -50,7 +60,7 @@ class Fetch:
     async def pieces(self) -> AsyncGenerator[bytes]:
         """The file from its beginning to its end, however often the connection broke in between.
 
-        Raises CallFailed for what may be otherwise soon, Unfit, TooLarge, and TargetRefused from the guard.
+        Raises CallFailed for what may be otherwise soon, Unfit, TooSlow, TooLarge, and TargetRefused from the guard.
         """
         head = b""
         async with aclosing(self._resumed()) as pieces:
@@ -108,6 +118,9 @@ class Fetch:
         if self.size > self._largest:
             raise TooLarge(f"more than {self._largest:,} bytes, which is the most that is kept")
         self._hash.update(piece)
+        seconds = time.monotonic() - self._begun_at
+        if seconds > PATIENCE_SECONDS and self.size < LEAST_RATE * seconds:
+            raise TooSlow(f"it comes too slowly: {self.size:,} bytes in {seconds:,.0f} seconds")
 
     def _sniff(self, head: bytes) -> None:
         self.media = sniff(head)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,8 +14,9 @@ from uuid import UUID
 
 import structlog
 
+from app import modest
 from app.archive import pictures
-from app.archive.fetch import Fetch, TooLarge, Unfit
+from app.archive.fetch import Fetch, TooLarge, TooSlow, Unfit
 from app.archive.pictures import Damaged, Look
 from app.context import Context
 from app.objects import Objects, StorageFailed
@@ -36,6 +37,8 @@ BREAK_OFF_SECONDS: Final = 5.0
 MEGABYTE: Final = 1_000_000
 
 THUMBNAIL_TYPE: Final = "image/webp"
+
+UNSEEN: Final = "not looked at: whoever did so before came to no end"
 
 
 class Prospect(Enum):
@@ -89,24 +92,32 @@ _OUR_NAME: Final = re.compile(
 )
 
 
-async def keep(ctx: Context, objects: Objects, url: str, name: str) -> Kept | Failed:
-    """Fetch a URL into an object. Unless it is Kept, whatever there is of the object is for the caller to discard."""
+async def keep(ctx: Context, objects: Objects, url: str, name: str, *, unseen: bool = False) -> Kept | Failed:
+    """Fetch a URL into an object. Unless a record of it names the object, what there is of it is the caller's to discard.
+
+    `unseen`: a picture is not looked at.
+    """
     fetch = Fetch(ctx.sources, url, largest=ctx.settings.archive_largest_mb * MEGABYTE)
     try:
         await _pour(fetch, objects, name)
-        return await _describe(ctx, objects, fetch, name)
+        return await _describe(ctx, objects, fetch, name, unseen=unseen)
     except CallFailed as error:
         return Failed(str(error))
     except StorageFailed as error:
         return Failed(f"storage: {error}")
-    except (Unfit, Damaged) as error:
+    except (Unfit, TooSlow, Damaged) as error:
         return Failed(str(error), Prospect.POOR)
-    except (TooLarge, TargetRefused) as error:
+    except TooLarge as error:
         return Failed(str(error), Prospect.NONE)
+    except TargetRefused as error:
+        # What a name resolves to, and where a redirect leads, may be otherwise the next time.
+        return Failed(str(error), Prospect.NONE if ctx.sources.fault(url) else Prospect.POOR)
 
 
-async def discard(objects: Objects, names: list[str]) -> None:
-    """Remove objects and their thumbnails that nobody needs; where that fails, `framehook files verify` finds them."""
+async def discard(objects: Objects, names: Sequence[str]) -> None:
+    """Remove objects and their thumbnails, which no file's row names; `framehook files verify` finds what that fails for."""
+    if not names:
+        return
     try:
         await objects.remove([each for name in names for each in (name, thumbnail_name(name))])
     except StorageFailed as error:
@@ -181,22 +192,21 @@ async def _end(task: asyncio.Task[None]) -> None:
     await asyncio.gather(task, return_exceptions=True)
 
 
-async def _describe(ctx: Context, objects: Objects, fetch: Fetch, name: str) -> Kept:
-    """What is known of a file that is in the storage. Raises Damaged where that is how a break in the middle shows."""
+async def _describe(ctx: Context, objects: Objects, fetch: Fetch, name: str, *, unseen: bool) -> Kept:
+    """What is known of a file that is in the storage. Raises Damaged where that is how a break in the middle shows.
+
+    Nothing else that happens here costs the file.
+    """
     assert fetch.media is not None
-    look, note = None, None
+    look, note, thumbnail = None, None, None
     if fetch.media in pictures.READABLE and fetch.size <= LARGEST_PICTURE:
-        try:
-            look = await _look(ctx, objects, name, fetch.size)
-            note = look.note
-        except Damaged as damage:
-            # Whoever sends a length, or chunks, has sent all that there is: so it is what the upstream made.
-            if not fetch.is_whole:
-                raise
-            note = str(damage)
-    thumbnail = thumbnail_name(name) if look is not None and look.thumbnail is not None else None
+        look, note = (None, UNSEEN) if unseen else await _try_to_look(ctx, objects, fetch, name)
     if look is not None and look.thumbnail is not None:
-        await objects.put_bytes(thumbnail_name(name), look.thumbnail, content_type=THUMBNAIL_TYPE)
+        try:
+            await objects.put_bytes(thumbnail_name(name), look.thumbnail, content_type=THUMBNAIL_TYPE)
+            thumbnail = thumbnail_name(name)
+        except StorageFailed as error:
+            note = f"no thumbnail: storage: {error}"
     return Kept(
         object=name,
         thumbnail=thumbnail,
@@ -209,8 +219,25 @@ async def _describe(ctx: Context, objects: Objects, fetch: Fetch, name: str) -> 
     )
 
 
+async def _try_to_look(ctx: Context, objects: Objects, fetch: Fetch, name: str) -> tuple[Look | None, str | None]:
+    """Look at a picture that was stored; where that cannot be done, say why."""
+    try:
+        look = await _look(ctx, objects, name, fetch.size)
+    except Damaged as damage:
+        # Whoever sends a length, or chunks, has sent all that there is: so it is what the upstream made.
+        if not fetch.is_whole:
+            raise
+        return None, str(damage)
+    except StorageFailed as error:
+        return None, f"not looked at: storage: {error}"
+    except Exception as error:
+        log.error("picture.failed", object=name, exc_info=error)
+        return None, f"not looked at: {type(error).__name__}"
+    return look, look.note
+
+
 async def _look(ctx: Context, objects: Objects, name: str, size: int) -> Look:
     """Look at what was stored, one picture after another: each takes memory and a processor's time."""
     async with ctx.looking:
         data = await objects.get(name, 0, size)
-        return await asyncio.get_running_loop().run_in_executor(ctx.modest, pictures.look, data)
+        return await modest.work(pictures.look, data)

@@ -32,6 +32,9 @@ MOST_PIXELS: Final = 25_000_000
 A JPEG comes out of its decoder at an eighth of its sides where a thumbnail needs no more, so it may be 64 times as large.
 """
 
+MOST_SCANS: Final = 100
+"""Of a JPEG that is decoded; encoders write up to a dozen. Each takes the time of all pixels, for as little as 42 bytes."""
+
 THUMBNAIL_SIDE: Final = 320
 """Pixels of a thumbnail's longer side, at most: a column of a gallery, sharp on screens of double density."""
 
@@ -74,6 +77,9 @@ _TURNS: Final[Mapping[int, Image.Transpose]] = {
     8: Image.Transpose.ROTATE_90,
 }
 """What makes a picture upright again, by its orientation (Exif 2.32, 4.6.4)."""
+
+_MARKER: Final = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]", re.DOTALL)
+"""What begins a JPEG's segment (ITU-T T.81, B.1.1.2), so neither a byte 0xFF of the data itself nor a restart in it."""
 
 _LYING: Final = (5, 6, 7, 8)
 """Orientations with the width and the height exchanged."""
@@ -131,6 +137,8 @@ def _look(data: bytes) -> Look:
         orientation = _orientation(image)
         width, height = image.size
         shown = (height, width) if orientation in _LYING else (width, height)
+        if kind is JPEG and _has_too_many_scans(data):
+            return _without_thumbnail(*shown, f"more than {MOST_SCANS} scans")
         fitted = _fit(width, height)
         box = _shrink(image, fitted, data)
         if _is_too_large(image.size):
@@ -144,8 +152,20 @@ def _is_too_large(size: tuple[int, int]) -> bool:
     return size[0] * size[1] > MOST_PIXELS
 
 
-def _without_thumbnail(width: int, height: int) -> Look:
-    return Look(width, height, None, f"too large to decode: {width} \u00d7 {height}")
+def _without_thumbnail(width: int, height: int, why: str | None = None) -> Look:
+    size = f"{width} \u00d7 {height}"
+    return Look(width, height, None, f"too large to decode: {why or size}")
+
+
+def _has_too_many_scans(data: bytes) -> bool:
+    """Walk through a JPEG's segments, and what of its scans is no segment, without decoding any."""
+    at, scans = 0, 0
+    while scans <= MOST_SCANS and (marker := _MARKER.search(data, at)) and marker[0] != b"\xff\xd9":
+        scans += marker[0] == b"\xff\xda"
+        at = marker.end()
+        if marker[0] not in (b"\xff\xd8", b"\xff\x01"):  # these two stand alone
+            at += int.from_bytes(data[at : at + 2], "big")
+    return scans > MOST_SCANS
 
 
 def _webp_size(data: bytes) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from typing import Any, Final
 from app.targets import LONGEST_SOURCE
 
 MOST_FILES: Final = 100
-"""Of one result. The largest ones known have five: a grid and its four pictures."""
+"""That are kept of one result. The largest ones known have five: a grid and its four pictures."""
 
 _URL: Final = re.compile(
     r"""
@@ -28,13 +28,13 @@ _URL: Final = re.compile(
 
 
 def find_urls(result: Any) -> list[str]:
-    """The http and https URLs in decoded JSON, in the order of the document, each once, and no more than MOST_FILES.
+    """The http and https URLs in decoded JSON, in the order of the document, each once.
 
     Keys of objects, data URLs and texts that contain a URL among other things do not count.
     """
     found: dict[str, None] = {}
     ahead = [result]
-    while ahead and len(found) < MOST_FILES:
+    while ahead:
         value = ahead.pop()
         if isinstance(value, dict):
             ahead.extend(reversed(value.values()))

@@ -31,7 +31,14 @@ files = typer.Typer(name="files", help="Kept result files: check them, fetch mis
 @files.command("verify")
 def verify(
     remove_unknown: Annotated[
-        bool, typer.Option("--remove-unknown", help="Remove objects of ours that belong to no file.")
+        bool,
+        typer.Option(
+            "--remove-unknown",
+            help=(
+                "Remove objects of ours that belong to no file. Never where two installations share a bucket or a folder: "
+                "what is the other one's belongs to no file of this one."
+            ),
+        ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:

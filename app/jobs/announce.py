@@ -16,7 +16,7 @@ from app.deliveries.filters import Facts
 from app.deliveries.publish import Callback, News, publish
 from app.jobs.observe import Observed
 from app.jobs.outputs import shape_unkept
-from app.jobs.queries.archiving import list_announced
+from app.jobs.queries.archiving import list_announced, mark_told
 from app.jobs.reading import View, shape_job, view
 from app.jobs.states import JobState
 from app.teams.ledger import Crossing
@@ -47,16 +47,20 @@ def _thresholds(crossings: Iterable[Crossing]) -> list[News]:
 
 
 async def announce_archived(ctx: Context, tx: AsyncConnection, job_ids: Collection[UUID]) -> None:
-    """Publish that of these jobs nothing is left to be fetched: what was kept, and what could not be. Last statements."""
-    if not job_ids:
+    """Publish that of these jobs nothing is left to be fetched: what was kept, and what could not be. Last statements.
+
+    Each is told where a file is in question of which it was not told before.
+    """
+    fresh = await mark_told(tx, job_ids) if job_ids else set()
+    if not fresh:
         return
     seen, news = await view(ctx), []
-    for job in await list_announced(tx, job_ids):
+    for job in await list_announced(tx, {job_id for job_id, _ in fresh}):
         files = msgspec.json.decode(job.files)
         failed = shape_unkept([file for file in files if file["status"] == "failed"])
-        if any(file["status"] == "stored" for file in files):
+        if (job.id, "stored") in fresh:
             news.append(_news("job.archived", job, shape_job(job, seen)))
-        if failed:
+        if (job.id, "failed") in fresh:
             news.append(_news("job.archive_failed", job, shape_job(job, seen) | {"failedFiles": failed}))
     await publish(ctx, tx, news)
 

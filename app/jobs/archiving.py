@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
+from uuid import UUID
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.archive.keep import Failed, Kept, Prospect, discard, keep, object_name
-from app.archive.queries import fetching
+from app.archive.queries import fetching, reading
 from app.archive.queries.fetching import FileOutcome
 from app.backoff import exponential
 from app.context import Context
@@ -31,13 +33,13 @@ log = structlog.get_logger()
 PLACES: Final = 8
 """Files that a process fetches at once."""
 
+SHARE: Final = 2
+"""Of one job no more than so many, so that one with slow sources leaves places to others."""
+
 LEASE: Final = timedelta(seconds=60)
 RENEW_SECONDS: Final = 15.0
 MARGIN: Final = timedelta(seconds=5)
 """Fetching ends so long before a lease that could not be renewed."""
-
-LONGEST: Final = timedelta(hours=1)
-"""An attempt takes no longer, however steadily its source drips."""
 
 LATE_AFTER: Final = timedelta(hours=20)
 """A job that ended so long ago and has files that are not kept is told of: the purge comes four hours later."""
@@ -48,6 +50,12 @@ FIRST_WAIT_SECONDS: Final = 2.0
 LONGEST_WAIT_SECONDS: Final = 900.0
 MOST_REFUSALS: Final = 10
 """So many answers of a source that has no such file, or something else instead, are believed: after about 17 minutes."""
+
+MOST_UNRECORDED: Final = 10
+"""After so many claims without a record a file is given up: whoever fetches it comes to grief."""
+
+MOST_UNRECORDED_LOOKS: Final = 2
+"""After so many a file is kept without being looked at, in case it is the picture that ends the process."""
 
 SOON_SECONDS: Final = 60.0
 
@@ -79,44 +87,86 @@ async def _start_claimed(ctx: Context) -> list[asyncio.Task[None]]:
     places = PLACES - len(ctx.fetching)
     if ctx.objects is None or places <= 0 or ctx.closing.is_set():
         return []
+    await ctx.webhook_secrets()  # which `record` needs, and would else open a transaction for within its own
     now = ctx.now()
     async with ctx.db.transaction() as tx:
-        claimed = await fetching.claim_files(tx, places=places, now=now, until=now + LEASE)
-    ctx.fetching |= {row.id for row in claimed}
+        claimed = await fetching.claim_files(
+            tx, places=places, share=SHARE, busy=_busy(ctx), now=now, until=now + LEASE
+        )
+    ctx.fetching |= {row.id: row.job_id for row in claimed}
     return [ctx.start(_archive(ctx, row)) for row in claimed]
 
 
 async def _archive(ctx: Context, claimed: AnyRow) -> None:
-    """Fetch one claimed file and record what came of it."""
+    """Fetch one claimed file, unless it is to be given up, and record what came of it."""
     assert ctx.objects is not None
     name = object_name(claimed.id, claimed.completed_at, claimed.attempt_count)
     try:
-        fetched = await _fetch(ctx, claimed, name)
+        hopeless = _give_up(claimed, ctx.now())
+        fetched = (
+            Fetched(claimed=claimed, outcome=hopeless, seconds=0.0) if hopeless else await _fetch(ctx, claimed, name)
+        )
         # Without a lease it is for whoever has it now to record what becomes of the file.
-        is_ours = fetched is not None and await ctx.batched(record, fetched)
-        if is_ours:
+        if fetched is not None and await ctx.batched(record, fetched):
             ctx.notify.nudge([*TOPICS, f"job:{claimed.job_id}"])
-        is_kept = is_ours and fetched is not None and isinstance(fetched.outcome, Kept)
-        await discard(ctx.objects, _leftovers(claimed) if is_kept else [name])
+        await discard_unneeded(ctx, claimed, [*_leftovers(claimed), name])
     finally:
-        was_full = len(ctx.fetching) >= PLACES
-        ctx.fetching.discard(claimed.id)
+        was_full = len(ctx.fetching) >= PLACES or _busy(ctx)[claimed.job_id] >= SHARE
+        ctx.fetching.pop(claimed.id)
         if was_full:
             ctx.notify.nudge(["archive"])
     if fetched is not None:
         _tell(ctx, fetched)
 
 
+def _busy(ctx: Context) -> Counter[UUID]:
+    """How many files of which jobs are being fetched here."""
+    return Counter(job_id for job_id in ctx.fetching.values() if job_id is not None)
+
+
+def _give_up(claimed: AnyRow, now: datetime) -> Failed | None:
+    """Why there is no attempt though a file was claimed: earlier ones went unrecorded, as when each ended its process.
+
+    A file that is past its time is tried once all the same, unless that was done and nobody knows how it ended.
+    """
+    earlier = claimed.unrecorded_count - 1
+    if earlier >= MOST_UNRECORDED:
+        return Failed(f"given up: {earlier} attempts were begun and none came to an end", Prospect.NONE)
+    if earlier and now >= claimed.give_up_at:
+        return Failed("given up: the last attempt was begun and came to no end", Prospect.NONE)
+    return None
+
+
 def _leftovers(claimed: AnyRow) -> list[str]:
-    """What earlier attempts may have left that were killed half way."""
-    return [object_name(claimed.id, claimed.completed_at, attempt) for attempt in range(1, claimed.attempt_count)]
+    """What attempts may have left that were killed half way: those since the last one that was recorded."""
+    unrecorded = range(claimed.attempt_count - claimed.unrecorded_count + 1, claimed.attempt_count)
+    return [object_name(claimed.id, claimed.completed_at, attempt) for attempt in unrecorded]
+
+
+async def discard_unneeded(ctx: Context, claimed: AnyRow, names: Sequence[str]) -> None:
+    """Remove those objects of attempts at a file that its row does not name.
+
+    Whatever is known of the record, the database is asked: what it names is served. Where it cannot be asked, nothing is
+    removed, and `framehook files verify` finds what is left.
+    """
+    assert ctx.objects is not None
+    try:
+        async with ctx.db.reading() as connection:
+            needed = await reading.list_needed_objects(connection, [claimed.id])
+    except OUTAGES as error:
+        if not is_outage(error):
+            raise
+        log.info("files.not_removed", names=names, error="the database is away")
+        return
+    await discard(ctx.objects, [name for name in names if name not in needed])
 
 
 async def _fetch(ctx: Context, claimed: AnyRow, name: str) -> Fetched | None:
     """Keep a file for as long as its lease can be renewed and this process goes on; None: the lease was lost."""
     assert ctx.objects is not None
     started, leased_until = ctx.now(), claimed.leased_until
-    keeping = asyncio.create_task(keep(ctx, ctx.objects, claimed.source, name))
+    unseen = claimed.unrecorded_count > MOST_UNRECORDED_LOOKS
+    keeping = asyncio.create_task(keep(ctx, ctx.objects, claimed.source, name, unseen=unseen))
     closing = asyncio.create_task(ctx.closing.wait())
     try:
         while not keeping.done():
@@ -126,9 +176,8 @@ async def _fetch(ctx: Context, claimed: AnyRow, name: str) -> Fetched | None:
             await asyncio.wait({keeping, closing}, timeout=min(RENEW_SECONDS, left), return_when="FIRST_COMPLETED")
             if keeping.done():
                 break
-            if closing.done() or ctx.now() - started > LONGEST:
-                reason = "this process is stopped" if closing.done() else "it takes longer than an hour"
-                return _fetched(ctx, claimed, Failed(reason), started, stopped=closing.done())
+            if closing.done():
+                return _fetched(ctx, claimed, Failed("this process is stopped"), started, stopped=True)
             leased_until = await _renew(ctx, claimed, leased_until)
         return _fetched(ctx, claimed, _outcome_of(keeping, claimed), started)
     finally:
@@ -172,7 +221,8 @@ async def renew(ctx: Context, tx: AsyncConnection, claims: Sequence[AnyRow]) -> 
 async def record(ctx: Context, tx: AsyncConnection, fetched: Sequence[Fetched]) -> list[bool]:
     """Write down what became of files that are still under their leases, and announce jobs of which that was the last.
 
-    Answers which those were. The jobs are locked, so that of two files that end at once one is the last.
+    Answers which are so recorded: now, or by a run of this batch before whose COMMIT had an unknown fate, when it has taken
+    the lease with it. The jobs are locked, so that of two files that end at once one is the last.
     """
     now = ctx.now()
     jobs = await lock_archived(tx, {one.claimed.job_id for one in fetched} - {None})
@@ -183,11 +233,14 @@ async def record(ctx: Context, tx: AsyncConnection, fetched: Sequence[Fetched]) 
     await insert_steps(tx, [_step(one, outcomes[one.claimed.id], now) for one in counted if one.claimed.job_id])
     ended = {one.claimed.job_id for one in counted if outcomes[one.claimed.id].status != "pending"} & jobs
     await announce_archived(ctx, tx, await fetching.list_settled_jobs(tx, ended))
-    return [one.claimed.id in ours for one in fetched]
+    kept = {one.claimed.id: one.outcome.object for one in fetched if isinstance(one.outcome, Kept)}
+    recorded = ours | await fetching.list_stored_as(tx, {id_: name for id_, name in kept.items() if id_ not in ours})
+    return [one.claimed.id in recorded for one in fetched]
 
 
 async def tell_late_once(ctx: Context) -> int:
     """Tell of jobs whose files are not kept though their purge is near, once each; return how many those were."""
+    await ctx.webhook_secrets()
     async with ctx.db.transaction() as tx:
         late = await list_late(tx, completed_before=ctx.now() - LATE_AFTER, limit=TOLD_AT_ONCE)
         jobs = await mark_late(tx, await lock_archived(tx, late)) if late else set()
@@ -216,7 +269,9 @@ def _judge(fetched: Fetched, now: datetime) -> FileOutcome:
             height=outcome.height,
         )
     refusals = claimed.refused_count + (outcome.prospect is Prospect.POOR)
-    seconds = 0.0 if fetched.stopped else wait_seconds(claimed.attempt_count, random.random())  # noqa: S311 - jitter
+    if fetched.stopped:
+        return _put_back(claimed, outcome, now)
+    seconds = wait_seconds(claimed.attempt_count, random.random())  # noqa: S311 - jitter
     due_at = now + timedelta(seconds=seconds)
     over = outcome.prospect is Prospect.NONE or refusals >= MOST_REFUSALS or due_at >= claimed.give_up_at
     return FileOutcome(
@@ -225,6 +280,13 @@ def _judge(fetched: Fetched, now: datetime) -> FileOutcome:
         reason=outcome.reason,
         refused_count=refusals,
         due_at=None if over else due_at,
+    )
+
+
+def _put_back(claimed: AnyRow, outcome: Failed, now: datetime) -> FileOutcome:
+    """An attempt that this process broke off says nothing about the file: another one is due at once, however late it is."""
+    return FileOutcome(
+        id=claimed.id, status="pending", reason=outcome.reason, refused_count=claimed.refused_count, due_at=now
     )
 
 

@@ -10,6 +10,7 @@ from typing import Final
 from uuid import UUID
 
 from app.archive.queries import fetching, keeping, reading
+from app.archive.queries.fetching import NewFile
 from app.clock import first_id
 from app.context import Context
 from app.jobs import archiving
@@ -41,13 +42,23 @@ async def _want(ctx: Context, since: datetime) -> list[UUID]:
         async with ctx.db.transaction() as tx:
             jobs = await list_completed(tx, after=after, limit=AT_ONCE)
             files = [file for job in jobs for file in files_of(job, ctx.archived, now)]
-            files = [replace(file, give_up_at=max(file.completed_at + GIVE_UP_AFTER, now)) for file in files]
-            wanted += await fetching.insert_files(tx, files, now=now)
+            wanted += await fetching.insert_files(tx, [_as_late(file, now) for file in files], now=now)
         if len(jobs) < AT_ONCE:
             break
         after = jobs[-1].id
     async with ctx.db.transaction() as tx:
-        return wanted + await keeping.retry_failed(tx, job_after=first_id(since), patience=GIVE_UP_AFTER, now=now)
+        return wanted + await keeping.retry_failed(
+            tx, job_after=first_id(since), patience=GIVE_UP_AFTER, late_before=now - archiving.LATE_AFTER, now=now
+        )
+
+
+def _as_late(file: NewFile, now: datetime) -> NewFile:
+    """A file that is written down so late is tried once if it is past its time, and that it is late alarms nobody."""
+    return replace(
+        file,
+        give_up_at=max(file.completed_at + GIVE_UP_AFTER, now),
+        late_told=file.completed_at < now - archiving.LATE_AFTER,
+    )
 
 
 async def _count(ctx: Context, file_ids: list[UUID]) -> Counter[str]:

@@ -8,12 +8,15 @@ from typing import Any, Final
 from uuid import UUID
 
 import msgspec
+import structlog
 
 from app.apiframe.operations import modality_of
 from app.archive.links import Links
 from app.archive.queries.fetching import NewFile
-from app.archive.urls import find_urls, replace_urls
+from app.archive.urls import MOST_FILES, find_urls, replace_urls
 from app.db import AnyRow
+
+log = structlog.get_logger()
 
 PURGED_AFTER: Final = timedelta(hours=24)
 """After so long the upstream purges a completed job's files."""
@@ -24,12 +27,18 @@ LEAST_CHANCE: Final = timedelta(hours=1)
 
 
 def files_of(job: AnyRow, modalities: Collection[str], now: datetime) -> list[NewFile]:
-    """The files of a job that are to be kept: none, unless it completed and what it makes is kept."""
+    """The files of a job that are to be kept: none, unless it completed and what it makes is kept.
+
+    Where a result has more than MOST_FILES, one more stands for the rest as a whole, which is refused.
+    """
     modality = modality_of(job.operation)
     if job.status != "COMPLETED" or job.result is None or modality not in modalities:
         return []
     completed_at = min(job.completed_at, now)
-    give_up_at = max(completed_at + GIVE_UP_AFTER, now + LEAST_CHANCE)
+    urls = urls_of(job.id, job.result)
+    left_out = len(urls) - MOST_FILES
+    if left_out > 0:
+        log.warning("result.too_many_files", job=str(job.id), left_out=left_out)
     return [
         NewFile(
             job_id=job.id,
@@ -38,10 +47,20 @@ def files_of(job: AnyRow, modalities: Collection[str], now: datetime) -> list[Ne
             position=position,
             source=source,
             completed_at=completed_at,
-            give_up_at=give_up_at,
+            give_up_at=max(completed_at + GIVE_UP_AFTER, now + LEAST_CHANCE),
+            refusal=None if position < MOST_FILES else f"more than {MOST_FILES} files: {left_out:,} are left out",
         )
-        for position, source in enumerate(find_urls(msgspec.json.decode(job.result)))
+        for position, source in enumerate(urls[: MOST_FILES + 1])
     ]
+
+
+def urls_of(job_id: object, result: str | bytes) -> list[str]:
+    """The URLs in a job's result, in its order; none where that is nested so deep that it cannot be taken apart."""
+    try:
+        return find_urls(msgspec.json.decode(result))
+    except RecursionError:
+        log.warning("result.too_deep", job=str(job_id))
+        return []
 
 
 def shape_outputs(job: AnyRow, links: Links | None, now: datetime, *, ours: bool) -> dict[str, Any]:
@@ -56,13 +75,22 @@ def shape_outputs(job: AnyRow, links: Links | None, now: datetime, *, ours: bool
     if kept and (ours or purged):
         assert links is not None
         urls = {file["source"]: links.signed(UUID(file["id"])) for file in kept}
-        result = msgspec.Raw(msgspec.json.encode(replace_urls(msgspec.json.decode(job.result), urls)))
+        result = _with_urls(job, urls) or result
     return {
         "result": result,
         "expired": purged and not (kept and len(kept) == len(files)),
         "archiveStatus": _status({file["status"] for file in files}),
         "files": [_shape(file, links) for file in kept],
     }
+
+
+def _with_urls(job: AnyRow, urls: Mapping[str, str]) -> msgspec.Raw | None:
+    """A job's result with other URLs in it; None where it is nested too deep for that."""
+    try:
+        return msgspec.Raw(msgspec.json.encode(replace_urls(msgspec.json.decode(job.result), urls)))
+    except RecursionError:
+        log.warning("result.too_deep", job=str(job.id))
+        return None
 
 
 def _status(statuses: Collection[str]) -> str | None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import string
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import quote
 from uuid import UUID
 
 import msgspec
@@ -13,10 +15,10 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 
 from app.archive.links import links
-from app.archive.urls import find_urls
 from app.context import Context
 from app.db import AnyRow
 from app.http import json_response
+from app.jobs.outputs import urls_of
 from app.jobs.reading import LONGEST_WAIT_SECONDS, is_over
 from app.models.jobs import FINAL
 
@@ -78,8 +80,13 @@ async def answer(ctx: Context, job: Mapping[str, Any], wish: Wish) -> Response:
         wanted = ", ".join(wish.types)
         return json_response({"error": f"The job made no {wanted}", "jobId": job["id"]}, status=406)
     return json_response(
-        {"jobId": job["id"], "status": job["status"], "url": url}, status=303, headers={"Location": url}
+        {"jobId": job["id"], "status": job["status"], "url": url}, status=303, headers={"Location": _in_ascii(url)}
     )
+
+
+def _in_ascii(url: str) -> str:
+    """A URL as a header may have it: what is not ASCII is percent-encoded, and nothing else."""
+    return quote(url, safe=string.printable)
 
 
 async def _find_url(ctx: Context, job: Mapping[str, Any], wish: Wish) -> str | None:
@@ -93,5 +100,5 @@ async def _find_url(ctx: Context, job: Mapping[str, Any], wish: Wish) -> str | N
     if job["archiveStatus"] == "stored" or job["result"] is None:
         return None
     known = {file[name] for file in job["files"] for name in ("source", "url")}
-    urls = find_urls(msgspec.json.decode(msgspec.json.encode(job["result"])))
+    urls = urls_of(job["id"], msgspec.json.encode(job["result"]))
     return next((url for url in urls if url not in known and url.partition("?")[0] not in known), None)

@@ -53,8 +53,10 @@ class File(Base):
     give_up_at: Mapped[datetime]
     lease_token: Mapped[UUID | None]
     attempt_count: Mapped[int] = mapped_column(server_default=text("0"))
+    unrecorded_count: Mapped[int] = mapped_column(server_default=text("0"))  # claims since the last record
     refused_count: Mapped[int] = mapped_column(server_default=text("0"))  # attempts whose failure time will hardly heal
     late_told: Mapped[bool] = mapped_column(server_default=text("false"))
+    told: Mapped[bool] = mapped_column(server_default=text("false"))  # an event said what became of it
 
     # What was stored.
     stored_at: Mapped[datetime | None]

@@ -88,7 +88,7 @@ def _set_keeping(registry: CollectorRegistry, keeping: Keeping) -> None:
         ("framehook_files_pending", "Result files that are yet to be kept; counted up to 10,000.", keeping.pending),
         (
             "framehook_files_late",
-            "Of these, how many the upstream purges within four hours; counted up to 10,000.",
+            "Of these, how many the upstream has yet to purge, within four hours; counted up to 10,000.",
             keeping.late,
         ),
         ("framehook_files_failed", "Result files that could not be kept; counted up to 10,000.", keeping.failed),

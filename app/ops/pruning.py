@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from typing import Final
+from uuid import UUID
 
 import structlog
 
@@ -15,7 +16,7 @@ from app.context import Context
 from app.deliveries.queries import history, replays
 from app.events.queries import forget_days, list_forgotten_days
 from app.models.events import Event
-from app.objects import StorageFailed
+from app.objects import Objects, StorageFailed
 
 log = structlog.get_logger()
 
@@ -24,6 +25,8 @@ GRACE: Final = timedelta(minutes=1)
 
 
 FILES_AT_ONCE: Final = 100
+MOST_ERRORS: Final = 10
+"""Files of a round that cannot be removed: after so many the storage is left alone until the next one."""
 
 BATCH: Final = 1000
 """Rows that are deleted in one transaction: few enough to be done in no time."""
@@ -43,7 +46,7 @@ async def remove_files_once(ctx: Context) -> int:
     """Delete some files that are past their retention, or whose job is gone with their rows; return how many.
 
     They are not served any more from the first transaction on; a crash before the second has their objects removed again.
-    So does a storage that is away; none of these is counted.
+    So does what the storage would not remove, which is not counted.
     """
     if ctx.objects is None:
         return 0
@@ -51,19 +54,40 @@ async def remove_files_once(ctx: Context) -> int:
     before = None if days is None else ctx.now() - timedelta(days=days)
     async with ctx.db.transaction() as tx:
         await keeping.condemn_files(tx, stored_before=before, limit=FILES_AT_ONCE)
-    async with ctx.db.reading() as connection:
-        condemned = await keeping.list_condemned(connection, limit=FILES_AT_ONCE)
-    try:
-        await ctx.objects.remove([name for row in condemned for name in (row.object, thumbnail_name(row.object))])
-    except StorageFailed as error:
-        log.warning("files.not_removed", files=len(condemned), error=str(error))
-        return 0
+    removed = await _remove_objects(ctx, ctx.objects)
     async with ctx.db.transaction() as tx:
-        await keeping.forget_objects(tx, [row.id for row in condemned])
+        await keeping.forget_objects(tx, removed)
         orphaned = await keeping.delete_orphaned(tx, limit=FILES_AT_ONCE)
-    if condemned or orphaned:
-        log.info("files.deleted", files=len(condemned), rows=orphaned)
-    return max(len(condemned), orphaned)
+    if removed or orphaned:
+        log.info("files.deleted", files=len(removed), rows=orphaned)
+    return max(len(removed), orphaned)
+
+
+async def _remove_objects(ctx: Context, objects: Objects) -> list[UUID]:
+    """Remove the objects of some deleted files, and return those of which that worked.
+
+    What cannot be removed keeps nobody else: the next round begins behind what this one came to, and after the last file
+    with the first. A storage that is away ends the round after a few.
+    """
+    async with ctx.db.reading() as connection:
+        condemned = await keeping.list_condemned(connection, after=ctx.condemned_after, limit=FILES_AT_ONCE)
+    removed: list[UUID] = []
+    errors: list[str] = []
+    for row in condemned:
+        ctx.condemned_after = row.id
+        try:
+            await objects.remove([row.object, thumbnail_name(row.object)])
+        except StorageFailed as error:
+            errors.append(str(error))
+            if len(errors) >= MOST_ERRORS:
+                break
+        else:
+            removed.append(row.id)
+    if len(condemned) < FILES_AT_ONCE and len(errors) < MOST_ERRORS:
+        ctx.condemned_after = UUID(int=0)
+    if errors:
+        log.warning("files.not_removed", files=len(errors), error=errors[0])
+    return removed
 
 
 async def _delete_rows(ctx: Context, before: datetime) -> int:

@@ -201,12 +201,15 @@ _COUNT_DELIVERIES: Final = text(
 )
 
 
-async def count_files(connection: AsyncConnection, *, late_before: datetime, limit: int) -> AnyRow:
+async def count_files(
+    connection: AsyncConnection, *, late_before: datetime, purged_before: datetime, limit: int
+) -> AnyRow:
     """How many files are to be fetched, since when the oldest is, how many of them are late, how many could not be kept.
 
-    All are counted up to `limit`.
+    Late are those whose jobs ended before the one time and not before the other. All are counted up to `limit`.
     """
-    return (await connection.execute(_COUNT_FILES, {"late_before": late_before, "limit": limit})).one()
+    parameters = {"late_before": late_before, "purged_before": purged_before, "limit": limit}
+    return (await connection.execute(_COUNT_FILES, parameters)).one()
 
 
 _COUNT_FILES: Final = text(
@@ -217,7 +220,8 @@ _COUNT_FILES: Final = text(
             SELECT 1 FROM files WHERE due_at IS NOT NULL ORDER BY completed_at LIMIT :limit
         ) AS few) AS pending,
         (SELECT count(*) FROM (
-            SELECT 1 FROM files WHERE due_at IS NOT NULL AND completed_at < :late_before
+            SELECT 1 FROM files
+            WHERE due_at IS NOT NULL AND completed_at < :late_before AND completed_at >= :purged_before
             ORDER BY completed_at LIMIT :limit
         ) AS few) AS late,
         (SELECT count(*) FROM (

@@ -14,6 +14,7 @@ from app.context import Context
 from app.db import AnyRow
 from app.jobs.archiving import LATE_AFTER
 from app.jobs.claim import DEFAULT_CAP
+from app.jobs.outputs import PURGED_AFTER
 from app.ops import queries
 
 MOST_COUNTED: Final = 10_000
@@ -104,7 +105,9 @@ async def read_keeping(ctx: Context) -> Keeping:
     """Count the files that are yet to be kept, and those that could not be. Ages count from their jobs' ends."""
     now = ctx.now()
     async with ctx.db.reading() as connection:
-        row = await queries.count_files(connection, late_before=now - LATE_AFTER, limit=MOST_COUNTED + 1)
+        row = await queries.count_files(
+            connection, late_before=now - LATE_AFTER, purged_before=now - PURGED_AFTER, limit=MOST_COUNTED + 1
+        )
     return Keeping(
         pending=min(row.pending, MOST_COUNTED),
         more_pending=row.pending > MOST_COUNTED,

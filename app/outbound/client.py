@@ -130,6 +130,10 @@ class Outbound:
         finally:
             response.close()
 
+    def fault(self, url: str) -> str | None:
+        """Why a URL must not be called, as far as it shows that by itself and for ever; None: no reason."""
+        return self._targets.fault(url)
+
     async def refusal(self, url: str) -> str | None:
         """Why a URL must not be called, as its name resolves now; None: it may be, or its name does not resolve (soon)."""
         try:

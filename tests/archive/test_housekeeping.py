@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from datetime import timedelta
@@ -14,10 +15,14 @@ import pytest
 from app.archive.queries import keeping, reading
 from app.archive.verify import Finding, Report, verify
 from app.context import Context, open_context
-from app.jobs.archiving import MOST_REFUSALS
+from app.jobs import backfill as filling
+from app.jobs.archiving import MOST_REFUSALS, tell_late_once
+from app.jobs.archiving import run_once as archiving_of
 from app.jobs.backfill import backfill
 from app.objects import StorageFailed
+from app.ops import pruning
 from app.ops.pruning import remove_files_once
+from app.ops.status import read_keeping
 from tests.archive.stories import Archive, Simulate, archiving
 from tests.harness import FrozenClock, eventually, refused
 from tests.media import png, wav
@@ -59,6 +64,12 @@ async def kept(archive: Archive, *urls: str) -> str:
     await filled(archive.service.ctx)
     assert (await archive.service.caller.read(job_id))["archiveStatus"] == "stored"
     return job_id
+
+
+async def give_up_after_this(ctx: Context) -> None:
+    """Have what fails at the next attempt given up."""
+    async with ctx.db.transaction() as tx:
+        await tx.exec_driver_sql(f"UPDATE files SET refused_count = {MOST_REFUSALS - 1}, give_up_at = now()")
 
 
 def later(archive: Archive, time: timedelta) -> None:
@@ -221,7 +232,7 @@ async def test_files_of_jobs_that_completed_while_the_archive_was_off_are_kept(q
 
 async def test_what_could_not_be_kept_is_tried_again(quiet: Archive, source: Source) -> None:
     ctx = quiet.service.ctx
-    url = source.serve("a.png", png(), redirect_to="http://10.0.0.1/a.png")
+    url = source.serve("a.png", png(), declared_length=10**12)
     job_id = await quiet.job({"images": [url, source.serve("b.wav", wav())]})
     assert await filled(ctx) == {}  # what is due anyway is fetched and not counted
     assert (await quiet.service.caller.read(job_id))["archiveStatus"] == "failed"
@@ -248,6 +259,45 @@ async def test_what_is_most_likely_purged_is_tried_once(quiet: Archive, source: 
     assert [row.attempt_count for row in await quiet.files(job_id)] == [1, 1]
     assert await filled(quiet.service.ctx) == {"failed": 1}
     assert len(source.asked("a.png")) == 2 < MOST_REFUSALS
+
+
+async def test_a_backfill_that_changes_nothing_tells_nothing(quiet: Archive, source: Source) -> None:
+    ctx = quiet.service.ctx
+    bad = source.serve("b.png", png(seed=1), redirect_to="file:///etc/passwd")
+    job_id = await quiet.job({"images": [source.serve("a.png", png()), bad]})
+
+    async def told() -> dict[str, int]:
+        events = await quiet.events(job_id, "job.archived", "job.archive_failed")
+        return dict(Counter(event["type"] for event in events))
+
+    await give_up_after_this(ctx)
+    await filled(ctx)
+    assert await told() == {"job.archived": 1, "job.archive_failed": 1}
+    for _ in range(2):
+        await give_up_after_this(ctx)
+        assert await filled(ctx) == {"failed": 1}
+        assert await told() == {"job.archived": 1, "job.archive_failed": 1}
+    source.serve("b.png", png(seed=1))
+    assert await filled(ctx) == {"stored": 1}
+    assert await told() == {"job.archived": 2, "job.archive_failed": 1}
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["never written down", "given up"])
+async def test_old_jobs_that_are_filled_up_raise_no_alarm(quiet: Archive, source: Source, known: bool) -> None:
+    ctx, url = quiet.service.ctx, source.serve("a.png", png(), status=503)
+    if known:
+        job_id = await quiet.job({"images": [url]})
+        await give_up_after_this(ctx)
+        assert await archiving_of(ctx) == 1
+    else:
+        job_id = await completed_while_off(quiet, url)
+    later(quiet, 5 * DAY)
+    await filling._want(ctx, ctx.now() - 30 * DAY)
+    assert [row.status for row in await quiet.files(job_id)] == ["pending"]
+    assert await tell_late_once(ctx) == 0
+    assert await quiet.events(job_id, "job.archive_late") == []
+    keeping_ = await read_keeping(ctx)
+    assert (keeping_.pending, keeping_.late) == (1, 0)
 
 
 async def test_jobs_before_that_time_are_left_alone(quiet: Archive, source: Source) -> None:
@@ -299,6 +349,31 @@ async def test_files_past_their_days_are_not_served_and_then_gone(quiet: Archive
     assert (await checked(ctx)).unknown == []
 
 
+async def test_what_cannot_be_removed_keeps_nothing_else(
+    quiet: Archive, source: Source, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pruning, "MOST_ERRORS", 2)
+    job_id = await kept(quiet, *(source.serve(f"{n}.png", png(seed=n)) for n in range(5)))
+    held = {row.object for row in sorted(await quiet.files(job_id), key=lambda row: row.id)[:3]}
+    ctx = quiet.service.ctx
+    assert ctx.objects is not None
+    remove = ctx.objects.remove
+
+    async def hold(names: list[str]) -> None:
+        if held & set(names):
+            raise StorageFailed("AccessDenied: the object is under a legal hold")
+        await remove(names)
+
+    later(quiet, 8 * DAY)
+    with monkeypatch.context() as patch:
+        patch.setattr(ctx.objects, "remove", hold)
+        assert [await remove_files_once(ctx) for _ in range(4)] == [0, 2, 0, 0]
+    assert {row.object for row in await quiet.files(job_id)} == {*held, None}
+    while await remove_files_once(ctx) or await remove_files_once(ctx):
+        pass
+    assert await place.names() == []
+
+
 async def test_a_crash_half_way_has_objects_removed_the_next_time(
     quiet: Archive, source: Source, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -326,7 +401,7 @@ async def test_the_files_of_a_job_that_is_gone_go_and_then_their_rows(
     gate, ctx = Gate(after=10), archive.service.ctx
     urls = [
         source.serve("a.png", png()),
-        source.serve("b.png", png(), redirect_to="http://10.0.0.1/b.png"),
+        "http://10.0.0.1/b.png",
         source.serve("c.png", png(), gate=gate),
         source.serve("d.png", png(seed=4)),
     ]

@@ -4,18 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from app.archive import fetch, pictures
+from app.archive.keep import UNSEEN, object_name
+from app.archive.queries import fetching
+from app.archive.urls import MOST_FILES
 from app.context import Context
 from app.jobs import archiving as archiver
+from app.jobs.backfill import backfill
+from app.jobs.outputs import urls_of
+from app.objects import StorageFailed
+from app.outbound.client import Outbound
+from app.targets import Targets
 from tests.archive.stories import Archive, Simulate, archiving, get_anonymously
 from tests.harness import FLUX, FrozenClock, eventually, tell
 from tests.media import Film, png, wav
-from tests.objects import Place
+from tests.objects import Place, folder_place
 from tests.sources import Gate, Source
 
 UntilClosed = Callable[..., str]
@@ -259,15 +271,39 @@ async def test_a_file_that_is_too_large_is_not_kept(
         assert await place.unfinished() == []
 
 
-@pytest.mark.parametrize("target", ["http://10.0.0.1/x.png", "http://169.254.169.254/latest", "file:///etc/passwd"])
-async def test_a_source_that_leads_to_a_private_address_is_refused(
-    archive: Archive, source: Source, target: str
-) -> None:
-    job = await archive.settled(await archive.job({"images": [source.serve("a.png", redirect_to=target)]}))
+PRIVATE: tuple[str, ...] = ("http://10.0.0.1/x.png", "http://169.254.169.254/latest")
+
+
+@pytest.mark.parametrize("target", PRIVATE)
+async def test_a_source_at_a_private_address_is_refused(archive: Archive, target: str) -> None:
+    job = await archive.settled(await archive.job({"images": [target]}))
     (row,) = await archive.files(job["id"])
     assert (row.status, row.attempt_count) == ("failed", 1)
     assert row.reason
     assert await archive.place.names() == []
+
+
+@pytest.mark.parametrize("target", [*PRIVATE, "file:///etc/passwd"])
+async def test_a_source_that_leads_to_a_private_address_is_refused_for_now(
+    archive: Archive, source: Source, target: str
+) -> None:
+    job_id = await archive.job({"images": [source.serve("a.png", redirect_to=target)]})
+    (row,) = await eventually(lambda: archive.files(job_id), lambda rows: rows[0].reason)
+    assert (row.status, row.refused_count) == ("pending", 1)
+    assert await archive.place.names() == []
+
+
+async def test_a_name_that_leads_nowhere_for_a_moment_is_tried_again(
+    quiet: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a resolver has a sinkhole, or a name that is just being set up: 23 hours are left to try again."""
+    sources = Outbound(Targets(()), lookup=lambda _: ["0.0.0.0"])
+    monkeypatch.setattr(quiet.service.ctx, "sources", sources)
+    job_id = await quiet.job({"images": ["http://cdn.example/a.png"]})
+    await archiver.run_once(quiet.service.ctx)
+    await sources.close()
+    (file,) = await quiet.files(job_id)
+    assert (file.status, file.refused_count) == ("pending", 1)
 
 
 async def test_a_source_that_redirects_to_a_public_file_is_followed(archive: Archive, source: Source) -> None:
@@ -408,3 +444,206 @@ def test_waits_grow_up_to_a_quarter_of_an_hour() -> None:
     assert waits[:4] == [2, 4, 8, 16]
     assert waits[-1] == 900
     assert sum(waits[: archiver.MOST_REFUSALS - 1]) > 15 * 60
+
+
+@pytest.fixture
+async def quiet(database_url: str, simulate: Simulate, tmp_path: Path) -> AsyncIterator[Archive]:
+    """A service that fetches when the test says so."""
+    async with archiving(database_url, simulate, folder_place(tmp_path), loops=False) as running:
+        yield running
+
+
+async def claim_and_be_killed(archive: Archive) -> None:
+    """Claim what there is as a process does that ends before it records anything; the leases are over at once."""
+    ctx = archive.service.ctx
+    async with ctx.db.transaction() as tx:
+        await fetching.claim_files(tx, places=10, share=10, busy={}, now=ctx.now(), until=ctx.now())
+
+
+@pytest.mark.parametrize("error", [MemoryError(), AttributeError("x"), StorageFailed("no answer")])
+async def test_a_picture_that_cannot_be_looked_at_is_kept_all_the_same(
+    quiet: Archive, source: Source, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def look(_: bytes) -> Any:
+        raise error
+
+    monkeypatch.setattr(pictures, "look", look)
+    data = png()
+    job_id = await quiet.job({"images": [source.serve("a.png", data)]})
+    await archiver.run_once(quiet.service.ctx)
+    (file,) = await quiet.files(job_id)
+    assert (file.status, file.thumbnail) == ("stored", None)
+    assert file.reason.startswith("not looked at: ")
+    assert (await quiet.get(f"/v1/files/{file.id}")).content == data
+
+
+async def test_a_picture_whose_thumbnail_cannot_be_stored_is_kept_all_the_same(
+    quiet: Archive, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(*_: Any, **__: Any) -> None:
+        raise StorageFailed("full")
+
+    monkeypatch.setattr(quiet.service.ctx.objects, "put_bytes", refuse)
+    job_id = await quiet.job({"images": [source.serve("a.png", png(64, 48))]})
+    await archiver.run_once(quiet.service.ctx)
+    (file,) = await quiet.files(job_id)
+    assert (file.status, file.thumbnail, file.width) == ("stored", None, 64)
+    assert file.reason == "no thumbnail: storage: full"
+
+
+async def test_a_picture_that_ends_whoever_looks_at_it_is_kept_without_a_look(quiet: Archive, source: Source) -> None:
+    job_id = await quiet.job({"images": [source.serve("a.png", png())]})
+    for _ in range(archiver.MOST_UNRECORDED_LOOKS):
+        await claim_and_be_killed(quiet)
+    assert await archiver.run_once(quiet.service.ctx) == 1
+    (file,) = await quiet.files(job_id)
+    assert (file.status, file.reason, file.width, file.unrecorded_count) == ("stored", UNSEEN, None, 0)
+
+
+async def test_a_file_that_ends_whoever_fetches_it_is_given_up_at_last(quiet: Archive, source: Source) -> None:
+    """No attempt is ever recorded where each one ends the process: memory, a decoder's fault, the operator's patience."""
+    job_id = await quiet.job({"images": [source.serve("a.png", png())]})
+    for _ in range(archiver.MOST_UNRECORDED):
+        await claim_and_be_killed(quiet)
+    assert await archiver.run_once(quiet.service.ctx) == 1
+    assert await archiver.run_once(quiet.service.ctx) == 0
+    (file,) = await quiet.files(job_id)
+    assert (file.status, file.reason) == ("failed", "given up: 10 attempts were begun and none came to an end")
+    assert source.asked("a.png") == []
+    (event,) = await quiet.events(job_id, "job.archive_failed")
+    assert event["data"]["failedFiles"][0]["reason"] == file.reason
+
+
+async def test_a_file_past_its_time_is_tried_once_and_not_again_by_whoever_did_not_survive_it(
+    quiet: Archive, source: Source
+) -> None:
+    job_id = await quiet.job({"images": [source.serve("a.png", png())]})
+    async with quiet.service.ctx.db.transaction() as tx:
+        await tx.exec_driver_sql("UPDATE files SET give_up_at = now()")
+    await claim_and_be_killed(quiet)
+    assert await archiver.run_once(quiet.service.ctx) == 1
+    (file,) = await quiet.files(job_id)
+    assert (file.status, file.reason) == ("failed", "given up: the last attempt was begun and came to no end")
+
+
+async def test_what_killed_attempts_left_is_removed_by_the_one_that_ends(quiet: Archive, source: Source) -> None:
+    job_id = await quiet.job({"images": [source.serve("a.png", png())]})
+    await claim_and_be_killed(quiet)
+    (file,) = await quiet.files(job_id)
+    await quiet.place.write(object_name(file.id, file.completed_at, 1), b"half of it")
+    await archiver.run_once(quiet.service.ctx)
+    (file,) = await quiet.files(job_id)
+    assert await quiet.place.names() == [file.object, file.thumbnail]
+
+
+async def test_a_job_with_slow_sources_leaves_places_to_others(archive: Archive, source: Source) -> None:
+    gates = [Gate(after=10) for _ in range(archiver.PLACES)]
+    slow = [source.serve(f"slow{n}.png", png(), gate=gate) for n, gate in enumerate(gates)]
+    job_id = await archive.job({"images": slow})
+    await source.wait(archiver.SHARE)
+    other = await archive.job({"images": [source.serve(f"quick{n}.png", png()) for n in range(5)]})
+    assert (await archive.settled(other, seconds=5))["archiveStatus"] == "stored"
+    assert len([asked for asked in source.requests if "slow" in asked.path]) == archiver.SHARE
+    for gate in gates:
+        gate.released.set()
+    assert (await archive.settled(job_id))["archiveStatus"] == "stored"
+
+
+async def test_what_comes_too_slowly_is_broken_off_and_tried_again(
+    quiet: Archive, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetch, "PATIENCE_SECONDS", 0.3)
+    job_id = await quiet.job({"videoUrl": source.serve("a.mp4", Film(200_000), piece_bytes=2000, pause_seconds=0.1)})
+    await archiver.run_once(quiet.service.ctx)
+    (file,) = await quiet.files(job_id)
+    assert (file.status, file.refused_count) == ("pending", 1)
+    assert file.reason.startswith("it comes too slowly: ")
+    assert await quiet.place.names() == []
+
+
+async def test_what_comes_steadily_may_take_longer(
+    quiet: Archive, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetch, "PATIENCE_SECONDS", 0.3)
+    film = Film(300_000)
+    job_id = await quiet.job({"videoUrl": source.serve("a.mp4", film, piece_bytes=20_000, pause_seconds=0.05)})
+    await archiver.run_once(quiet.service.ctx)
+    assert [file.status for file in await quiet.files(job_id)] == ["stored"]
+
+
+async def test_stopping_does_not_wait_for_a_look(
+    database_url: str, simulate: Simulate, place: Place, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, release = threading.Event(), threading.Event()
+
+    def look(_: bytes) -> None:
+        begun.set()
+        release.wait(30)
+
+    monkeypatch.setattr(pictures, "look", look)
+    async with archiving(database_url, simulate, place) as archive:
+        await archive.job({"images": [source.serve("a.png", png())]})
+        await asyncio.to_thread(begun.wait, 15)
+        stopping = time.monotonic()
+    assert time.monotonic() - stopping < 5
+    release.set()
+
+
+async def test_a_stop_does_not_give_up_what_is_tried_for_the_last_time(
+    database_url: str, simulate: Simulate, place: Place, source: Source
+) -> None:
+    gate, film = Gate(after=100_000), Film(200_000)
+    url = source.serve("film.mp4", film, gate=gate)
+    async with archiving(database_url, simulate, place, loops=False) as archive:
+        job_id = await archive.job({"videoUrl": url})
+        async with archive.service.ctx.db.transaction() as tx:
+            await tx.exec_driver_sql("UPDATE files SET give_up_at = now()")
+        assert await archiver.start_once(archive.service.ctx) == 1
+        await asyncio.wait_for(gate.reached.wait(), 15)
+    gate.released.set()
+    async with archiving(database_url, simulate, place, loops=False) as archive:
+        (row,) = await archive.files(job_id)
+        assert (row.status, row.reason) == ("pending", "this process is stopped")
+        assert (row.refused_count, row.unrecorded_count) == (0, 0)
+        await archiver.run_once(archive.service.ctx)
+        assert [row.status for row in await archive.files(job_id)] == ["stored"]
+
+
+async def test_what_is_more_than_is_kept_of_a_result_is_told(quiet: Archive, source: Source) -> None:
+    urls = [source.serve(f"{n}.png", png()) for n in range(MOST_FILES + 3)]
+    job_id = await quiet.job({"images": urls})
+    ctx = quiet.service.ctx
+    while await archiver.run_once(ctx):
+        pass
+    job = await quiet.service.caller.read(job_id)
+    assert (job["archiveStatus"], len(job["files"])) == ("failed", MOST_FILES)
+    (event,) = await quiet.events(job_id, "job.archive_failed")
+    (rest,) = event["data"]["failedFiles"]
+    assert (rest["source"], rest["reason"]) == (urls[MOST_FILES], "more than 100 files: 3 are left out")
+    assert len(await quiet.events(job_id, "job.archived")) == 1
+    assert dict(await backfill(ctx, since=ctx.now() - timedelta(days=1), told=lambda *_: None)) == {}
+    clock = ctx.clock = FrozenClock()
+    clock.time += timedelta(days=2)
+    assert (await quiet.service.caller.read(job_id))["expired"]
+
+
+async def test_a_result_that_is_nested_too_deep_to_be_taken_apart_is_read_as_it_is(
+    quiet: Archive, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """940 levels are within what a poll takes in, and beyond what is left of Python's stack in a request."""
+    url, ctx = source.serve("a.png", png()), quiet.service.ctx
+    job_id = await quiet.job({"images": [url]})
+    await archiver.run_once(ctx)
+    deep = "[" * 940 + f'"{url}"' + "]" * 940
+    async with ctx.db.transaction() as tx:
+        await tx.exec_driver_sql("UPDATE jobs SET result = $1::jsonb", (deep,))
+    assert (await quiet.get(f"/v2/jobs/{job_id}")).status_code == 200
+    async with ctx.db.transaction() as tx:
+        await tx.exec_driver_sql("UPDATE jobs SET completed_at = now() - interval '2 days'")
+    assert (await quiet.get("/v2/jobs")).status_code == 200
+    answer = await quiet.get(f"/v2/jobs/{job_id}")
+    assert (answer.status_code, deep in answer.text.replace(" ", "")) == (200, True)
+
+
+def test_a_result_that_cannot_be_taken_apart_has_no_files() -> None:
+    assert urls_of("a job", "[" * 5000 + "]" * 5000) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -352,6 +353,23 @@ def test_a_jpeg_that_decodes_in_full_first_is_too_large_as_it_is() -> None:
     at = one_scan.find(b"\xff\xda\x00\x0c\x03")
     several_scans = one_scan[:at] + b"\xff\xda\x00\x08\x01\x01\x00\x00\x3f\x00" + one_scan[at + 14 :]
     assert look(several_scans) == Look(30_000, 20_000, None, "too large to decode: 30000 \u00d7 20000")
+
+
+def test_a_jpeg_of_very_many_scans_is_not_decoded() -> None:
+    """42 bytes are a scan of 25 million pixels and 1.6 ms; 64 MiB of them are some 40 minutes, which nothing can end."""
+    data = written(flat("RGB", (10, 20, 30), (5000, 5000)), "JPEG", progressive=True, quality=75)
+    start = data.index(bytes.fromhex("ffda00080101000105"))  # a scan of the luminance's first coefficients
+    end = data.index(b"\xff\xc4", start)
+    assert look(data).note is None
+    began = time.monotonic()
+    seen = look(data[:end] + data[start:end] * 3000 + data[end:])
+    assert seen == Look(5000, 5000, None, "too large to decode: more than 100 scans")
+    assert time.monotonic() - began < 2
+
+
+def test_what_looks_like_scans_within_a_segment_is_none() -> None:
+    data = written(noise(), "JPEG", comment=b"\xff\xda\x00\x02" * 200, restart_marker_blocks=1)
+    assert look(data).note is None
 
 
 def test_a_jpeg_too_large_for_any_decoder_is_too_large() -> None:

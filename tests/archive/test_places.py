@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import obstore
@@ -15,6 +16,7 @@ import pytest
 from obstore.exceptions import BaseError
 from obstore.store import from_url
 
+from app import objects
 from tests.harness import eventually
 from tests.media import Film
 from tests.objects import PAGE_KEYS, Place, S3Place
@@ -184,3 +186,56 @@ async def test_a_listing_of_s3_is_whole(s3: S3Place) -> None:
     for name in names:
         await s3.write(name, b"")
     assert await s3.names() == names
+
+
+async def test_a_folder_that_was_removed_and_made_again_is_flushed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Removing removes an empty day's folder; the next object makes it again, and its entry must reach the disk."""
+    kept = objects.Objects((tmp_path / "files").as_uri())
+    flushed: list[Path] = []
+    flush = objects._flush
+
+    def note(path: Path) -> None:
+        flushed.append(path)
+        flush(path)
+
+    monkeypatch.setattr(objects, "_flush", note)
+
+    async def put(name: str) -> None:
+        async def pieces() -> AsyncIterator[bytes]:
+            yield b"abc"
+
+        await kept.put(name, pieces(), lambda: 3, content_type="image/png")
+
+    await put("2026/11/25/a.1")
+    await kept.remove(["2026/11/25/a.1"])
+    assert not (tmp_path / "files/2026/11/25").exists()
+    flushed.clear()
+    await put("2026/11/25/b.1")
+    assert tmp_path / "files/2026/11" in flushed
+
+
+async def test_listing_bears_with_an_upload_that_ends_meanwhile(tmp_path: Path) -> None:
+    """`files verify` runs beside a service: `name#1` may be renamed between its listing and its `stat`."""
+    kept = objects.Objects((tmp_path / "files").as_uri())
+    await kept.put_bytes("2026/11/25/a.1", b"abc")
+    (tmp_path / "files/2026/11/25/b.1#1").symlink_to(tmp_path / "gone")  # there when listed, gone when looked at
+    assert ("2026/11/25/a.1", 3) in [found async for page in kept.list() for found in page]
+
+
+async def test_a_disk_that_fails_to_flush_is_the_storages_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = objects.Objects((tmp_path / "files").as_uri())
+
+    def flush(_: Path) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(objects, "_flush", flush)
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"abc"
+
+    with pytest.raises(objects.StorageFailed):
+        await kept.put("2026/11/25/a.1", pieces(), lambda: 3, content_type="image/png")

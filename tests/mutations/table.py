@@ -345,6 +345,13 @@ MUTATIONS: Final = (
     ),
     Mutation(
         15,
+        "app/jobs/archiving.py",
+        "[name for name in names if name not in needed]",
+        "list(names)",
+        "an attempt that does not hear of its own record removes what is served",
+    ),
+    Mutation(
+        15,
         "app/archive/keep.py",
         "/{file_id}.{attempt}",
         "/{file_id}",

@@ -26,6 +26,8 @@ class NewFile:
     source: str
     completed_at: datetime
     give_up_at: datetime
+    late_told: bool = False  # that it is late is no news
+    refusal: str | None = None  # why it is not to be fetched at all
 
 
 async def insert_files(tx: AsyncConnection, files: Sequence[NewFile], *, now: datetime) -> list[UUID]:
@@ -47,6 +49,8 @@ async def insert_files(tx: AsyncConnection, files: Sequence[NewFile], *, now: da
             "sources": [file.source for file in files],
             "completed_ats": [file.completed_at for file in files],
             "give_up_ats": [file.give_up_at for file in files],
+            "late_tolds": [file.late_told for file in files],
+            "refusals": [file.refusal for file in files],
         },
     )
     return [row.id for row in inserted]
@@ -55,13 +59,17 @@ async def insert_files(tx: AsyncConnection, files: Sequence[NewFile], *, now: da
 _INSERT: Final = text(
     """
     INSERT INTO files
-        (id, job_id, team_id, position, source, completed_at, give_up_at, created_at, due_at, status)
-    SELECT new.id, job_id, team_id, position, source, completed_at, give_up_at, :now, :now, 'pending'
+        (id, job_id, team_id, position, source, completed_at, give_up_at, late_told, created_at, reason, due_at,
+            status)
+    SELECT new.id, job_id, team_id, position, source, completed_at, give_up_at, late_told, :now, refusal,
+        CASE WHEN refusal IS NULL THEN CAST(:now AS timestamptz) END,
+        CASE WHEN refusal IS NULL THEN 'pending' ELSE 'failed' END
     FROM unnest(
         CAST(:ids AS uuid[]), CAST(:job_ids AS uuid[]), CAST(:team_ids AS uuid[]), CAST(:modalities AS text[]),
         CAST(:positions AS smallint[]), CAST(:sources AS text[]), CAST(:completed_ats AS timestamptz[]),
-        CAST(:give_up_ats AS timestamptz[])
-    ) AS new (id, job_id, team_id, modality, position, source, completed_at, give_up_at)
+        CAST(:give_up_ats AS timestamptz[]), CAST(:late_tolds AS boolean[]),
+        CAST(:refusals AS text[])
+    ) AS new (id, job_id, team_id, modality, position, source, completed_at, give_up_at, late_told, refusal)
     JOIN teams ON teams.id = team_id
     WHERE archived_modalities IS NULL OR modality = ANY(archived_modalities)
     ORDER BY job_id, position
@@ -71,21 +79,49 @@ _INSERT: Final = text(
 )
 
 
-async def claim_files(tx: AsyncConnection, *, places: int, now: datetime, until: datetime) -> Sequence[AnyRow]:
-    """Lease files that are due, the longest due first; each claim is counted as an attempt."""
-    parameters = {"places": places, "now": now, "until": until}
+CANDIDATES: Final = 500
+"""Files that are due among which a claim chooses: more than those of all the jobs that can fill a process's places."""
+
+
+async def claim_files(
+    tx: AsyncConnection, *, places: int, share: int, busy: Mapping[UUID, int], now: datetime, until: datetime
+) -> Sequence[AnyRow]:
+    """Lease files that are due, the longest due first; each claim is counted as an attempt, unrecorded until it is.
+
+    Of one job there are no more than its share, with those that it is busy with already.
+    """
+    parameters = {
+        "places": places,
+        "share": share,
+        "busy": list(busy),
+        "busy_counts": list(busy.values()),
+        "candidates": CANDIDATES,
+        "now": now,
+        "until": until,
+    }
     return (await tx.execute(_CLAIM, parameters)).all()
 
 
 _CLAIM: Final = text(
     """
-    UPDATE files SET due_at = :until, lease_token = gen_random_uuid(), attempt_count = attempt_count + 1
+    UPDATE files SET due_at = :until, lease_token = gen_random_uuid(), attempt_count = attempt_count + 1,
+        unrecorded_count = unrecorded_count + 1
     FROM (
-        SELECT id FROM files WHERE due_at <= :now ORDER BY due_at LIMIT :places FOR UPDATE SKIP LOCKED
+        SELECT files.id FROM files
+        JOIN (
+            SELECT id, job_id, row_number() OVER (PARTITION BY coalesce(job_id, id) ORDER BY due_at, position) AS place
+            FROM (
+                SELECT id, job_id, position, due_at FROM files WHERE due_at <= :now ORDER BY due_at LIMIT :candidates
+            ) AS candidates
+        ) AS ranked ON ranked.id = files.id
+        LEFT JOIN unnest(CAST(:busy AS uuid[]), CAST(:busy_counts AS integer[])) AS busy (job_id, n)
+            ON busy.job_id = ranked.job_id
+        WHERE due_at <= :now AND place + coalesce(n, 0) <= :share
+        ORDER BY due_at LIMIT :places FOR UPDATE OF files SKIP LOCKED
     ) AS due
     WHERE files.id = due.id
-    RETURNING files.id, job_id, team_id, source, completed_at, give_up_at, lease_token, attempt_count, refused_count,
-        due_at AS leased_until
+    RETURNING files.id, files.job_id, team_id, source, completed_at, give_up_at, lease_token, attempt_count,
+        unrecorded_count, refused_count, due_at AS leased_until
     """
 )
 
@@ -127,6 +163,24 @@ _LOCK_LEASED: Final = text(
 )
 
 
+async def list_stored_as(tx: AsyncConnection, objects: Mapping[UUID, str]) -> set[UUID]:
+    """Which files are stored in these very objects."""
+    if not objects:
+        return set()
+    parameters = {"ids": list(objects), "objects": list(objects.values())}
+    return {row.id for row in await tx.execute(_LIST_STORED_AS, parameters)}
+
+
+_LIST_STORED_AS: Final = text(
+    """
+    SELECT files.id FROM files
+    JOIN unnest(CAST(:ids AS uuid[]), CAST(:objects AS text[])) AS wanted (id, object)
+        ON wanted.id = files.id AND wanted.object = files.object
+    WHERE status = 'stored'
+    """
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileOutcome:
     """What becomes of a file after an attempt. `due_at` is set where there will be another one."""
@@ -162,7 +216,7 @@ _OUTCOME_COLUMNS: Final = {
 
 
 async def record_outcomes(tx: AsyncConnection, outcomes: Sequence[FileOutcome], *, now: datetime) -> None:
-    """Write down what became of files that this transaction holds."""
+    """Write down what became of files that this transaction holds. That one is stored is news, whatever was told of it."""
     if not outcomes:
         return
     values = {column: [getattr(outcome, column) for outcome in outcomes] for column in _OUTCOME_COLUMNS}
@@ -173,7 +227,8 @@ _RECORD: Final = text(
     f"""
     UPDATE files SET
         {", ".join(f"{column} = new.{column}" for column in _OUTCOME_COLUMNS if column != "id")},
-        lease_token = NULL, stored_at = CASE WHEN new.status = 'stored' THEN CAST(:now AS timestamptz) END
+        lease_token = NULL, unrecorded_count = 0, told = told AND new.status <> 'stored',
+        stored_at = CASE WHEN new.status = 'stored' THEN CAST(:now AS timestamptz) END
     FROM unnest({", ".join(f"CAST(:{column} AS {kind}[])" for column, kind in _OUTCOME_COLUMNS.items())})
         AS new ({", ".join(_OUTCOME_COLUMNS)})
     WHERE files.id = new.id

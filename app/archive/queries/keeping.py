@@ -13,21 +13,26 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.db import AnyRow
 
 
-async def retry_failed(tx: AsyncConnection, *, job_after: UUID, patience: timedelta, now: datetime) -> list[UUID]:
-    """Have files fetched again that could not be kept, of jobs from this id on, and return theirs.
+async def retry_failed(
+    tx: AsyncConnection, *, job_after: UUID, patience: timedelta, late_before: datetime, now: datetime
+) -> list[UUID]:
+    """Have files fetched again that could not be kept, of jobs from this id on, and return theirs; not what was refused.
 
-    They are given up again when their job has been over for so long, though not before the first attempt.
+    They are given up again when their job has been over for so long, though not before the first attempt. That those
+    are late whose job was over before `late_before` is no news.
     """
-    parameters = {"job_after": job_after, "patience": patience, "now": now}
+    parameters = {"job_after": job_after, "patience": patience, "late_before": late_before, "now": now}
     return [row.id for row in await tx.execute(_RETRY_FAILED, parameters)]
 
 
 _RETRY_FAILED: Final = text(
     """
-    UPDATE files SET status = 'pending', due_at = :now, refused_count = 0,
-        give_up_at = greatest(completed_at + CAST(:patience AS interval), :now)
+    UPDATE files SET status = 'pending', due_at = :now, refused_count = 0, unrecorded_count = 0,
+        give_up_at = greatest(completed_at + CAST(:patience AS interval), :now),
+        late_told = late_told OR completed_at < :late_before
     WHERE id IN (
-        SELECT id FROM files WHERE status = 'failed' AND job_id >= :job_after ORDER BY id FOR UPDATE
+        SELECT id FROM files
+        WHERE status = 'failed' AND attempt_count > 0 AND job_id >= :job_after ORDER BY id FOR UPDATE
     )
     RETURNING id
     """
@@ -43,22 +48,29 @@ async def condemn_files(tx: AsyncConnection, *, stored_before: datetime | None, 
 _CONDEMN: Final = text(
     """
     UPDATE files SET status = 'deleted', due_at = NULL, lease_token = NULL
-    WHERE id IN (
-        (SELECT id FROM files WHERE status = 'stored' AND stored_at < :stored_before ORDER BY stored_at LIMIT :limit)
-        UNION ALL
-        (SELECT id FROM files WHERE job_id IS NULL AND status <> 'deleted' ORDER BY id LIMIT :limit)
-    )
+    FROM (
+        SELECT id FROM files
+        WHERE status <> 'deleted' AND id IN (
+            (SELECT id FROM files WHERE status = 'stored' AND stored_at < :stored_before ORDER BY stored_at LIMIT :limit)
+            UNION ALL
+            (SELECT id FROM files WHERE job_id IS NULL AND status <> 'deleted' ORDER BY id LIMIT :limit)
+        )
+        ORDER BY id FOR UPDATE
+    ) AS condemned
+    WHERE files.id = condemned.id
     """
 )
 
 
-async def list_condemned(connection: AsyncConnection, *, limit: int) -> Sequence[AnyRow]:
-    """Deleted files that still have objects."""
-    return (await connection.execute(_LIST_CONDEMNED, {"limit": limit})).all()
+async def list_condemned(connection: AsyncConnection, *, after: UUID, limit: int) -> Sequence[AnyRow]:
+    """Deleted files that still have objects, in order of id, after this one."""
+    return (await connection.execute(_LIST_CONDEMNED, {"after": after, "limit": limit})).all()
 
 
 _LIST_CONDEMNED: Final = text(
-    "SELECT id, object FROM files WHERE status = 'deleted' AND object IS NOT NULL ORDER BY id LIMIT :limit"
+    """
+    SELECT id, object FROM files WHERE status = 'deleted' AND object IS NOT NULL AND id > :after ORDER BY id LIMIT :limit
+    """
 )
 
 

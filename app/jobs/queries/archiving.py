@@ -32,6 +32,26 @@ _LIST: Final = text(
 )
 
 
+async def mark_told(tx: AsyncConnection, job_ids: Collection[UUID]) -> set[tuple[UUID, str]]:
+    """Note that of these jobs, which this transaction holds, it is told what was stored and what failed.
+
+    Returns the jobs and statuses of files of which that was not told before.
+    """
+    return {(row.job_id, row.status) for row in await tx.execute(_MARK_TOLD, {"ids": sorted(job_ids)})}
+
+
+_MARK_TOLD: Final = text(
+    """
+    UPDATE files SET told = true
+    FROM (
+        SELECT id FROM files
+        WHERE job_id = ANY(CAST(:ids AS uuid[])) AND status IN ('stored', 'failed') AND NOT told ORDER BY id FOR UPDATE
+    ) AS news
+    WHERE files.id = news.id RETURNING job_id, status
+    """
+)
+
+
 async def list_late(tx: AsyncConnection, *, completed_before: datetime, limit: int) -> list[UUID]:
     """Jobs that ended so long ago, have files that are still to be fetched, and were not told of for that."""
     parameters = {"completed_before": completed_before, "limit": limit}
