@@ -11,6 +11,7 @@ webhook (`webhooks/`) or is asked (`jobs/reconcile`), and every word it says goe
     main reference     the whole HTTP surface on one screen, and what OpenAPI says of it
     workers            the table of background loops
     simulator          a bundled Apiframe, which imports nothing from `apiframe`
+    relay              the upstream's operations that make no job, passed through, and what is whose there
     ops                health, status, metrics, traces: reads everything, decides nothing
     webhooks           IN: verify, keep a Receipt, make an Observation
     jobs               submit, dispatch, states (pure), observe (the one door), reconcile, expire, reading, actions

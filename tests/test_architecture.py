@@ -21,7 +21,7 @@ LAYERS: Final = (
     ("serving",),  # processes around the application that `main` makes
     ("main",),
     ("workers", "reference"),  # `reference` describes the routes of `main` and knows none of their packages
-    ("ops", "simulator"),
+    ("ops", "simulator", "relay"),
     ("webhooks",),
     ("jobs",),
     ("archive",),

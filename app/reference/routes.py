@@ -9,17 +9,17 @@ from typing import Any, Final
 
 from starlette.responses import Response
 
-from app.reference import events, files, jobs, operations, subscriptions
+from app.reference import events, files, jobs, operations, relayed, subscriptions
 from app.reference.shapes import Route, answer, failure
 
-_PAGES: Final = (jobs, files, events, subscriptions, operations)
+_PAGES: Final = (jobs, relayed, files, events, subscriptions, operations)
 
 
 def describe(method: str, path: str, handler: Callable[..., Any]) -> dict[str, Any]:
     """FastAPI's arguments for a route: a summary and a description from the docstring, and the shapes of its traffic."""
     words = inspect.getdoc(handler) or ""
     summary, rest = (*re.split(r"\.\s+", words, maxsplit=1), "")[:2]
-    public = path in ("/healthz", "/readyz", "/metrics") or path.startswith("/webhooks/")
+    public = path in ("/healthz", "/readyz", "/metrics", "/v2/models") or path.startswith("/webhooks/")
     errors = {} if path == "/healthz" else _ERRORS | ({} if public else {"401": failure("No valid key")})
     answers = _ANSWERS.get((method, path), {"200": answer("Done", {"type": "object"})})
     extra = {
