@@ -32,7 +32,7 @@ async def record(ctx: Context, who: Caller, kind: Kind, upstream_id: str) -> Non
     try:
         await _write(ctx, who, kind, upstream_id)
     except OUTAGES as error:
-        log.exception(
+        log.error(
             "belonging.unrecorded",
             account=ctx.account,
             kind=kind,

@@ -271,7 +271,7 @@ async def test_a_slow_upstream_is_a_502_within_the_timeout(facing: Facing, upstr
     for method, path in (("GET", "/v2/models"), ("POST", "/v2/uploads")):
         answer = await service.caller.http.request(method, path, content=form("file", PNG), headers=FORM)
         refused(answer, 502)
-    upstream.answer = pieces(100_000, seconds=0.4)
+    upstream.answer = pieces(300_000, seconds=0.2)
     assert "did not end within 0.5 s" in refused(await service.caller.http.get("/v2/models"), 502)["error"]
     released.set()
 

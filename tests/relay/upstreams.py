@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import web
-from multidict import CIMultiDictProxy
+from multidict import CIMultiDict, CIMultiDictProxy
 
 Fits = Callable[[Any, str], Any]
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -72,7 +72,9 @@ def plain(status: int = 200, body: bytes = b"{}", **headers: str) -> Answer:
 
     async def answer(_: web.Request) -> web.StreamResponse:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
-        return web.Response(status=status, body=body, headers={"Content-Type": "application/json"} | named)
+        kept = CIMultiDict({"Content-Type": "application/json"})
+        kept.update(named)
+        return web.Response(status=status, body=body, headers=kept)
 
     return answer
 
