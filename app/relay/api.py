@@ -42,7 +42,7 @@ async def list_models(request: Request) -> Response:
 
     `modality` is `image`, `video` or `music`.
     """
-    return await pass_through(request, passing_of(request, _with_query(request, "/v2/models")), with_key=False)
+    return await pass_through(request, None, passing_of(request, _with_query(request, "/v2/models")))
 
 
 async def create_upload(request: Request) -> Response:
@@ -51,8 +51,8 @@ async def create_upload(request: Request) -> Response:
     The `url` in the answer can be used in any field of a submission that takes a picture, film or sound. The file goes to
     Apiframe while it comes, once: where the answer is a 502, upload it again.
     """
-    await caller(request, "submit")
-    return await pass_through(request, passing_of(request, "/v2/uploads", largest=LARGEST_UPLOAD))
+    who = await caller(request, "submit")
+    return await pass_through(request, who, passing_of(request, "/v2/uploads", largest=LARGEST_UPLOAD))
 
 
 async def create_asset(request: Request) -> Response:
@@ -69,7 +69,7 @@ async def get_asset(request: Request) -> Response:
     who = await caller(request, "read", "ops")
     asset_id = request.path_params["asset_id"]
     await _must_be_own(context(request), who, "asset", asset_id, "Asset not found")
-    return await pass_through(request, passing_of(request, f"/v2/assets/{quote(asset_id, safe='')}"))
+    return await pass_through(request, who, passing_of(request, f"/v2/assets/{quote(asset_id, safe='')}"))
 
 
 async def create_lora(request: Request) -> Response:
@@ -90,7 +90,7 @@ async def list_loras(request: Request) -> Response:
     """
     who = await caller(request, "read", "ops")
     if who.sees_all:
-        return await pass_through(request, passing_of(request, _with_query(request, "/v2/loras")))
+        return await pass_through(request, who, passing_of(request, _with_query(request, "/v2/loras")))
     return await list_own_loras(request, who)
 
 
@@ -99,7 +99,7 @@ async def get_lora(request: Request) -> Response:
     who = await caller(request, "read", "ops")
     lora_id = _lora_id(request)
     await _must_be_own(context(request), who, "lora", lora_id, "LoRA not found")
-    return await pass_through(request, passing_of(request, f"/v2/loras/{lora_id}"))
+    return await pass_through(request, who, passing_of(request, f"/v2/loras/{lora_id}"))
 
 
 async def delete_lora(request: Request) -> Response:
@@ -108,7 +108,7 @@ async def delete_lora(request: Request) -> Response:
     lora_id = _lora_id(request)
     if not await is_own(context(request), who, "lora", lora_id):
         raise NotFound("LoRA not found")
-    return await pass_through(request, passing_of(request, f"/v2/loras/{lora_id}"))
+    return await pass_through(request, who, passing_of(request, f"/v2/loras/{lora_id}"))
 
 
 async def get_me(request: Request) -> Response:
@@ -129,7 +129,7 @@ async def _create(request: Request, who: Caller, kind: Kind, field: str, path: s
 
 
 async def _make(ctx: Context, request: Request, who: Caller, passing: Passing, kind: Kind, field: str) -> Whole:
-    answer = await ask(request, passing)
+    answer = await ask(request, who, passing)
     if 200 <= answer.status < 300:
         upstream_id = _id_in(answer, field)
         if upstream_id is None:

@@ -119,7 +119,7 @@ def _pages(request: Request, who: Caller, asked: Asked) -> Pages:
         query = {"limit": str(limit), "includeArchived": str(asked.include_archived).lower()}
         if cursor is not None:
             query["cursor"] = cursor
-        answer = await ask(request, passing_of(request, f"/v2/loras?{urlencode(query)}"))
+        answer = await ask(request, who, passing_of(request, f"/v2/loras?{urlencode(query)}"))
         try:
             page = msgspec.json.decode(answer.content, type=_Page)
             ids = [msgspec.json.decode(item, type=_Named).id.lower() for item in page.items]

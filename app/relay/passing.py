@@ -21,6 +21,7 @@ from starlette.types import Receive, Scope, Send
 
 from app.apiframe.client import Passed, Passing
 from app.apiframe.errors import Unclear, Unreached
+from app.auth import Caller
 from app.errors import BadGateway, TooLarge, TooSlow, Unavailable
 from app.http import context, request_id
 
@@ -117,32 +118,35 @@ def passing_of(request: Request, path: str, *, largest: int | None = None) -> Pa
     return Passing(request.method, path, headers, body)
 
 
-async def pass_through(request: Request, passing: Passing, *, with_key: bool = True) -> Response:
-    """Pass a request up and answer as the upstream does. Raises BadGateway, Unavailable, and what the body raises."""
+async def pass_through(request: Request, who: Caller | None, passing: Passing) -> Response:
+    """Pass a request up and answer as the upstream does. Where anybody may ask, `who` is None, and our key stays here too.
+
+    Raises BadGateway, Unavailable, and what the body raises.
+    """
     async with AsyncExitStack() as stack:
-        passed, ahead, is_whole = await stack.enter_async_context(_opened(request, passing, with_key=with_key))
+        passed, ahead, is_whole = await stack.enter_async_context(_opened(request, who, passing))
         if is_whole:
             return Whole(passed.status, _cleaned(passed), ahead).response()
         return _Streamed(passed, ahead, stack.pop_all())
 
 
-async def ask(request: Request, passing: Passing) -> Whole:
+async def ask(request: Request, who: Caller, passing: Passing) -> Whole:
     """The same for an answer that is to be read here; one that is too long for it is none. Raises as `pass_through` does."""
-    async with _opened(request, passing, with_key=True) as (passed, ahead, is_whole):
+    async with _opened(request, who, passing) as (passed, ahead, is_whole):
         if not is_whole:
             raise BadGateway("The upstream's answer is too long")
         return Whole(passed.status, _cleaned(passed), ahead)
 
 
 @asynccontextmanager
-async def _opened(request: Request, passing: Passing, *, with_key: bool) -> AsyncIterator[tuple[Passed, bytes, bool]]:
+async def _opened(request: Request, who: Caller | None, passing: Passing) -> AsyncIterator[tuple[Passed, bytes, bool]]:
     """The answer, with its beginning and whether that is all of it. Log what became of the request, in one line."""
     ctx = context(request)
     began = time.monotonic()
     said: dict[str, Any] = {"method": passing.method, "route": request.scope["route"].path}
-    said["request_id"] = request_id(request)
+    said |= {"request_id": request_id(request), "team_id": str(who.team_id) if who else None}
     try:
-        async with ctx.upstream.stream(ctx.upstream_key if with_key else None, passing) as passed:
+        async with ctx.upstream.stream(ctx.upstream_key if who else None, passing) as passed:
             ahead, is_whole = await _read_ahead(passed.pieces, ctx.settings.upstream_timeout_seconds)
             sent = passing.body.size if isinstance(passing.body, Body) else 0
             said |= {"status": passed.status, "sent_bytes": sent, "seconds": round(time.monotonic() - began, 3)}

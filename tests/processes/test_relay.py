@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -13,7 +14,7 @@ import psutil
 import pytest
 
 from app.simulator.server import RunningSimulator
-from tests.processes.harness import KEY, Program, client, in_front_of, ready
+from tests.processes.harness import KEY, Program, client, eventually, in_front_of, ready, status_of
 
 SIZE = 50 * 1024 * 1024
 FORM = "multipart/form-data; boundary=ours"
@@ -68,9 +69,16 @@ def test_a_film_of_50_mb_passes_in_little_memory(service: Program, how: str) -> 
     assert most - before < MOST_GROWTH
 
 
-def test_a_service_that_is_stopped_in_the_middle_of_an_upload_ends_well(service: Program) -> None:
+def test_an_upload_that_is_under_way_when_the_service_is_told_to_stop_is_finished(service: Program) -> None:
     host, port = ready(service).removeprefix("http://").split(":")
-    with closing(socket.create_connection((host, int(port)))) as caller:
-        lines = ("POST /v2/loras HTTP/1.1", "Host: x", f"X-API-Key: {KEY}", f"Content-Length: {SIZE}")
-        caller.sendall("\r\n".join((*lines, "", "")).encode() + bytes(1_000_000))
-        assert service.stop() == 0
+    body = HEAD + b"\x89PNG\r\n\x1a\n" + bytes(1_000_000) + TAIL
+    lines = ("POST /v2/uploads HTTP/1.1", "Host: x", f"X-API-Key: {KEY}", f"Content-Type: {FORM}")
+    with closing(socket.create_connection((host, int(port)), timeout=20)) as caller:
+        caller.sendall("\r\n".join((*lines, f"Content-Length: {len(body)}", "", "")).encode() + body[:500_000])
+        service.signal(signal.SIGTERM)
+        eventually(lambda: status_of(f"http://{host}:{port}/healthz") is None)
+        caller.sendall(body[500_000:])
+        said = b"".join(iter(lambda: caller.recv(65_536), b""))
+    assert said.startswith(b"HTTP/1.1 201 ")
+    assert b'"byteSize":1000008' in said
+    assert service.wait() == 0

@@ -107,6 +107,36 @@ async def test_scopes_are_asked_for(quiet: Service, simulator: RunningSimulator)
     assert await requests(simulator, "POST /v2/uploads") == 0
 
 
+async def test_a_form_with_pictures_arrives_byte_for_byte(facing: Facing, upstream: Upstream) -> None:
+    service = await facing(upstream.url)
+    upstream.answer = plain(202, b'{"id":"5d3c1f0a-6a53-4b6e-9d3f-0d1f7f2f9a11","status":"PENDING","imageCount":15}')
+    fields = (("webhookUrl", b"https://theirs.example/hook"), ("name", "caf\u00e9".encode()))
+    body = form("images", PNG + bytes(range(256)) * 4_000, *fields, *[("images", b"\r\n--x\r\n")] * 14)
+    for content in (body, slowly(body, size=50_001)):
+        answer = await service.caller.http.post("/v2/loras", content=content, headers=FORM)
+        assert (answer.status_code, answer.json()["imageCount"]) == (202, 15)
+    assert [bytes(asked.body) == body for asked in upstream.asked] == [True, True]
+    assert [asked.headers.get("Content-Length") for asked in upstream.asked] == [str(len(body)), None]
+
+
+async def test_errors_of_our_own_are_what_the_vendors_document_says(
+    facing: Facing, upstream: Upstream, fits: Fits
+) -> None:
+    service = await facing(upstream.url)
+    reader = await service.new_caller("tests", scopes=("read",))
+    nowhere = await facing("http://127.0.0.1:1")
+    upstream.answer = plain(401)
+    for caller, status, path, headers in (
+        (service.caller, 401, "uploads", {"X-API-Key": "none"}),
+        (reader, 403, "uploads", {}),
+        (service.caller, 413, "assets/create", {}),
+        (service.caller, 502, "uploads", {}),
+        (nowhere.caller, 503, "uploads", {}),
+    ):
+        answer = await caller.http.post(f"/v2/{path}", content=bytes(100_000), headers=headers)
+        fits(refused(answer, status), "ErrorResponse")
+
+
 # Headers
 
 
