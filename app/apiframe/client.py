@@ -117,7 +117,7 @@ class Apiframe:
         What the body raises comes through, and ends the call in the middle. The pieces raise Unclear.
         """
         share = self._questions if passing.body is None else self._uploads
-        await self._enter(share)
+        await _enter(share, self._timeout_seconds)
         try:
             response = await self._begin(api_key, passing)
             try:
@@ -126,13 +126,6 @@ class Apiframe:
                 await response.aclose()
         finally:
             share.release()
-
-    async def _enter(self, share: asyncio.Semaphore) -> None:
-        try:
-            async with asyncio.timeout(self._timeout_seconds):
-                await share.acquire()
-        except TimeoutError:
-            raise Unreached("too many requests are being passed through", retry_after_seconds=1) from None
 
     async def _begin(self, api_key: str | None, passing: Passing) -> httpx.Response:
         headers = [*passing.headers, *([(b"X-API-Key", api_key.encode())] if api_key else [])]
@@ -164,6 +157,14 @@ class Apiframe:
             # asks that for its peer: https://github.com/MagicStack/uvloop/issues/560 is the same of a server's side.
             raise Unclear(_unreachable(error)) from error
         return _read(response)
+
+
+async def _enter(share: asyncio.Semaphore, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await share.acquire()
+    except TimeoutError:
+        raise Unreached("too many requests are being passed through", retry_after_seconds=1) from None
 
 
 def _unreachable(error: Exception) -> str:

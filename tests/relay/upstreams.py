@@ -11,6 +11,8 @@ from typing import Any
 from aiohttp import web
 from multidict import CIMultiDict, CIMultiDictProxy
 
+from tests.harness import Service
+
 Fits = Callable[[Any, str], Any]
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -109,3 +111,26 @@ def form(name: str, content: bytes, *more: tuple[str, bytes]) -> bytes:
         for name, content in ((name, content), *more)
     ]
     return b"".join(parts) + f"--{BOUNDARY}--\r\n".encode()
+
+
+async def slowly(body: bytes, *, seconds: float = 0.0, size: int = 65_536) -> AsyncIterator[bytes]:
+    """A body that is sent in chunks."""
+    for start in range(0, len(body), size):
+        yield body[start : start + size]
+        await asyncio.sleep(seconds)
+
+
+def zeros(size: int) -> AsyncIterator[bytes]:
+    """So many bytes, in chunks, that need no memory."""
+
+    async def make() -> AsyncIterator[bytes]:
+        for start in range(0, size, 1_000_000):
+            yield bytes(min(1_000_000, size - start))
+
+    return make()
+
+
+def head(service: Service, path: str, length: int) -> bytes:
+    """The beginning of a request by hand."""
+    lines = (f"POST /v2/{path} HTTP/1.1", "Host: x", f"X-API-Key: {service.caller.key}", f"Content-Length: {length}")
+    return "\r\n".join((*lines, "", "")).encode()
