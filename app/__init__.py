@@ -12,6 +12,7 @@ webhook (`webhooks/`) or is asked (`jobs/reconcile`), and every word it says goe
     workers            the table of background loops
     sandbox            what stands in the upstream's place for test keys
     simulator          a bundled Apiframe, which imports nothing from `apiframe`
+    relay              the upstream's operations that make no job, passed through, and what is whose there
     ops                health, status, metrics, traces: reads everything, decides nothing
     webhooks           IN: verify, keep a Receipt, make an Observation
     jobs               submit, dispatch, states (pure), observe (the one door), reconcile, expire, reading, actions

@@ -47,6 +47,15 @@ class NotFound(ApiError):
     status, text = 404, "Not found"
 
 
+class TooSlow(ApiError):
+    """The rest of the body may still come, so the connection is of no use any more."""
+
+    status, text = 408, "The rest of the request did not come"
+
+    def __init__(self, text: str | None = None) -> None:
+        super().__init__(text, headers={"Connection": "close"})
+
+
 class Conflict(ApiError):
     status, text = 409, "Conflict"
 
@@ -66,6 +75,10 @@ class TooMany(ApiError):
 
     def __init__(self, text: str | None = None, *, retry_after_seconds: int) -> None:
         super().__init__(text, headers={"Retry-After": str(retry_after_seconds)})
+
+
+class BadGateway(ApiError):
+    status, text = 502, "The upstream did not answer"
 
 
 class Unavailable(ApiError):

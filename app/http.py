@@ -20,6 +20,11 @@ def context(request: Request) -> Context:
     return cast(Context, request.app.state.ctx)
 
 
+def request_id(request: Request) -> str:
+    """What this request's answer and its traces upstream are known by."""
+    return cast(str, request.state.request_id)
+
+
 async def caller(request: Request, *scopes: str) -> Caller:
     """Whoever sent this request, with one of the scopes it takes. Raises Unauthenticated, Forbidden or TooMany."""
     return await cast(KeyRing, request.app.state.keys).caller(request, *scopes)

@@ -36,6 +36,8 @@ from app.jobs import events_api as job_events
 from app.notify import wait
 from app.ops import api as ops
 from app.reference import routes as reference
+from app.relay import api as relay
+from app.relay.me import UpstreamCredits
 from app.teams import api as teams
 from app.teams import usage_api as usage
 from app.teams.keys import ensure_bootstrap_key
@@ -50,6 +52,15 @@ ROUTES: Final[tuple[tuple[str, str, Handler], ...]] = (
     ("POST", "/v2/images/generate", jobs.generate_image),
     ("GET", "/v2/jobs", jobs.list_jobs),
     ("GET", "/v2/jobs/{job_id}", jobs.get_job),
+    ("GET", "/v2/models", relay.list_models),
+    ("POST", "/v2/uploads", relay.create_upload),
+    ("POST", "/v2/assets/create", relay.create_asset),
+    ("GET", "/v2/assets/{asset_id}", relay.get_asset),
+    ("POST", "/v2/loras", relay.create_lora),
+    ("GET", "/v2/loras", relay.list_loras),
+    ("GET", "/v2/loras/{lora_id}", relay.get_lora),
+    ("DELETE", "/v2/loras/{lora_id}", relay.delete_lora),
+    ("GET", "/v2/me", relay.get_me),
     ("GET", "/v1/jobs/{job_id}/trace", ops.get_trace),
     ("POST", "/v1/jobs/{job_id}/cancel", jobs.cancel_job),
     ("POST", "/v1/jobs/{job_id}/retry", jobs.retry_job),
@@ -144,6 +155,7 @@ async def lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
         app.state.ctx = ctx
         app.state.keys = KeyRing(ctx)
         app.state.tail = Tail(ctx)
+        app.state.credits = UpstreamCredits(ctx)
         await _announce(ctx)
         _close_on_signal(ctx)
         async with workers.running(ctx, loops=settings.loops):
@@ -234,6 +246,7 @@ class RequestIds:
             await self._app(scope, receive, send)
             return
         request_id = Headers(scope=scope).get("x-request-id", "")[:200] or uuid4().hex
+        scope.setdefault("state", {})["request_id"] = request_id
         started = False
 
         async def send_with_id(message: Message) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
 from uuid import NAMESPACE_URL, uuid5
 
@@ -17,13 +18,13 @@ from sqlalchemy import text
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.apiframe.client import Answer, Upstream
+from app.apiframe.client import Answer, Passed, Passing, Upstream
 from app.apiframe.errors import Refusal
 from app.clock import timestamp, timestamp_or_null
 from app.config import Settings
 from app.context import SANDBOX, Context
 from app.db import AnyRow
-from app.errors import NotFound
+from app.errors import Forbidden, NotFound
 from app.http import context
 from app.simulator import outputs
 from app.simulator.job import Job
@@ -80,6 +81,10 @@ class Sandbox(Upstream):
     async def document(self) -> Answer:
         """There is none: what test keys submit is judged by the upstream's own."""
         raise _not_found("Not found")
+
+    def stream(self, api_key: str | None, passing: Passing) -> AbstractAsyncContextManager[Passed]:
+        """What makes no job is nothing that a sandbox has. Raises Forbidden."""
+        raise Forbidden("A test key cannot do this, which would reach the upstream")
 
     async def close(self) -> None:
         """Nothing is held."""

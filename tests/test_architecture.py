@@ -22,7 +22,7 @@ LAYERS: Final = (
     ("main",),
     ("workers", "reference"),  # `reference` describes the routes of `main` and knows none of their packages
     ("sandbox",),  # the simulator's results, as an upstream within the service
-    ("ops", "simulator"),
+    ("ops", "simulator", "relay"),
     ("webhooks",),
     ("jobs",),
     ("archive",),

@@ -27,9 +27,6 @@ PARTS: Final = ("**Context.**", "**Decision.**", "**Consequences.**", "**Alterna
 LONGEST_DECISION: Final = 20
 """Lines: a record is to be read at a glance."""
 
-UPSTREAM_ROUTES: Final = frozenset({"/v2/me"})
-"""Apiframe's own, named where the service asks them."""
-
 OTHER_VARIABLES: Final = frozenset({*VARIABLES, "TEST_DATABASE_URL"})
 """Of the snippets and of the tests, not of the service."""
 
@@ -157,7 +154,7 @@ def test_the_readme_has_every_route() -> None:
 
 
 def test_the_documents_name_no_route_that_does_not_exist() -> None:
-    known = {path for _, path, _ in ROUTES} | {"/docs", "/openapi.json"} | UPSTREAM_ROUTES
+    known = {path for _, path, _ in ROUTES} | {"/docs", "/openapi.json"}
     known |= {route.path for route in control_routes(World())}
     shapes = {re.sub(r"\{\w+\}", "{}", path) for path in known}
     named = [match[1] for span in spans() if (match := re.match(r"(?:[A-Z]+ )?(/[^\s?]+)", span))]

@@ -45,7 +45,9 @@ async def test_a_method_that_a_route_does_not_have_is_said_with_those_it_has(qui
         methods_of.setdefault(path, set()).add(method)
 
     for path, methods in methods_of.items():
-        for method in {"GET", "POST", "PUT", "PATCH", "DELETE"} - methods:
+        shapes = [(method, re.sub(r"\{\w+\}", "[^/]+", other)) for method, other, _ in ROUTES if other != path]
+        elsewhere = {method for method, shape in shapes if re.fullmatch(shape, path)}  # `create` may be an asset's id
+        for method in {"GET", "POST", "PUT", "PATCH", "DELETE"} - methods - elsewhere:
             answer = await quiet.caller.http.request(method, re.sub(r"\{\w+\}", str(uuid4()), path))
             refused(answer, 405)
             assert set(answer.headers["Allow"].split(", ")) == methods

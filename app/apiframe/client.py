@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterable, AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Final, Protocol
 
 import httpx
 
-from app.apiframe.errors import Refusal, Unclear
+from app.apiframe.errors import Refusal, Unclear, Unreached
 from app.apiframe.wire import read_json, storable
 
 LONGEST_RETRY_AFTER_SECONDS: Final = 3600.0
 CONNECTIONS: Final = 100
 SUBMISSIONS_AT_ONCE: Final = 60
-"""So many of the connections carry submissions at most; the others are for asking."""
+"""So many of the connections carry submissions at most; the others are for asking, and for what is passed through."""
+
+UPLOADS_AT_ONCE: Final = 12
+QUESTIONS_AT_ONCE: Final = 8
+"""So many of the connections carry what callers have passed through, with and without a body that may come slowly."""
+
+LONGEST_UPLOAD_SECONDS: Final = 900.0
+"""Until the answer begins; the body comes as fast as its sender sends it."""
 
 _NOT_DEFINITE: Final = {408, 425}
 """4xx that do not say what became of the request (RFC 9110 15.5.9, RFC 8470)."""
@@ -28,6 +38,25 @@ class Answer:
     request_id: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Passing:
+    """A request that is passed through as it is. `path` is escaped, its query part of it; `body` is read once."""
+
+    method: str
+    path: str
+    headers: list[tuple[bytes, bytes]]
+    body: AsyncIterable[bytes] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """What came back, whatever its status: the bytes are the upstream's own, still encoded as it encoded them."""
+
+    status: int
+    headers: httpx.Headers
+    pieces: AsyncIterator[bytes]
+
+
 class Upstream(Protocol):
     """Whoever runs jobs for us: Apiframe, or what stands in its place."""
 
@@ -38,6 +67,7 @@ class Upstream(Protocol):
     async def list_jobs(self, api_key: str, *, limit: int = 100, cursor: str | None = None) -> Answer: ...
     async def me(self, api_key: str) -> Answer: ...
     async def document(self) -> Answer: ...
+    def stream(self, api_key: str | None, passing: Passing) -> AbstractAsyncContextManager[Passed]: ...
     async def close(self) -> None: ...
 
 
@@ -48,11 +78,14 @@ class Apiframe:
         self.base_url = base_url
         self._timeout_seconds = timeout_seconds
         self._submitting = 0
+        self._uploads = asyncio.Semaphore(UPLOADS_AT_ONCE)
+        self._questions = asyncio.Semaphore(QUESTIONS_AT_ONCE)
         self._http = httpx.AsyncClient(
             base_url=base_url,
             timeout=timeout_seconds,
             limits=httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS),
             headers={"User-Agent": "framehook"},
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # one answer's cookie is no other call's affair
         )
 
     @property
@@ -91,6 +124,37 @@ class Apiframe:
         """The upstream's OpenAPI document, which is public."""
         return await self._call("GET", "/v2/openapi.json", None)
 
+    @asynccontextmanager
+    async def stream(self, api_key: str | None, passing: Passing) -> AsyncIterator[Passed]:
+        """Pass a request up and its answer down, piece by piece, never twice. Raises Unreached, or Unclear once sent.
+
+        What the body raises comes through, and ends the call in the middle. The pieces raise Unclear.
+        """
+        share = self._questions if passing.body is None else self._uploads
+        await _enter(share, self._timeout_seconds)
+        try:
+            response = await self._begin(api_key, passing)
+            try:
+                yield Passed(response.status_code, response.headers, _pieces(response))
+            finally:
+                await response.aclose()
+        finally:
+            share.release()
+
+    async def _begin(self, api_key: str | None, passing: Passing) -> httpx.Response:
+        headers = [*passing.headers, *([(b"X-API-Key", api_key.encode())] if api_key else [])]
+        request = self._http.build_request(passing.method, passing.path, headers=headers, content=passing.body)
+        seconds = self._timeout_seconds if passing.body is None else LONGEST_UPLOAD_SECONDS
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._http.send(request, stream=True)
+        except TimeoutError:
+            raise Unclear(f"the upstream did not answer within {seconds:g} s") from None
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+            raise Unreached(_unreachable(error), retry_after_seconds=5) from error
+        except (httpx.HTTPError, AttributeError) as error:  # AttributeError: see `_call`
+            raise Unclear(_unreachable(error)) from error
+
     async def close(self) -> None:
         """Close the connections."""
         await self._http.aclose()
@@ -105,8 +169,28 @@ class Apiframe:
         except (httpx.HTTPError, AttributeError) as error:
             # On uvloop a connection that is reset as soon as it is made has no socket any more when anyio, below httpx,
             # asks that for its peer: https://github.com/MagicStack/uvloop/issues/560 is the same of a server's side.
-            raise Unclear(f"the upstream cannot be reached: {str(error) or type(error).__name__}") from error
+            raise Unclear(_unreachable(error)) from error
         return _read(response)
+
+
+async def _enter(share: asyncio.Semaphore, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await share.acquire()
+    except TimeoutError:
+        raise Unreached("too many requests are being passed through", retry_after_seconds=1) from None
+
+
+def _unreachable(error: Exception) -> str:
+    return f"the upstream cannot be reached: {str(error) or type(error).__name__}"
+
+
+async def _pieces(response: httpx.Response) -> AsyncIterator[bytes]:
+    try:
+        async for piece in response.aiter_raw():
+            yield piece
+    except httpx.HTTPError as error:
+        raise Unclear(f"the upstream's answer broke off: {str(error) or type(error).__name__}") from error
 
 
 def _read(response: httpx.Response) -> Answer:

@@ -14,6 +14,10 @@ class Unclear(Exception):
         self.retry_after_seconds = retry_after_seconds
 
 
+class Unreached(Unclear):
+    """Nothing was sent: there was no connection to be had."""
+
+
 class Refusal(Exception):
     """A definite 4xx: nothing was accepted. `body` is the upstream's JSON, or an envelope made of its text."""
 

@@ -9,10 +9,10 @@ from typing import Any, Final
 
 from starlette.responses import Response
 
-from app.reference import events, files, jobs, operations, subscriptions, teams, usage
+from app.reference import events, files, jobs, operations, relayed, subscriptions, teams, usage
 from app.reference.shapes import Route, answer, failure
 
-_PAGES: Final = (jobs, files, events, subscriptions, teams, usage, operations)
+_PAGES: Final = (jobs, relayed, files, events, subscriptions, teams, usage, operations)
 
 
 def describe(method: str, path: str, handler: Callable[..., Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ the service's own reading of them (`app.apiframe`), so that a misreading cannot 
 
     server       run it: `run` blocks, `RunningSimulator` is one in a thread
     api          the vendor's routes             control      the `/sim` routes, by which tests and demos steer it
+    material     the routes of what callers bring along: assets loras
     replies      the shapes of answers and refusals, and how a connection is cut
     world        accepts submissions, keeps jobs, idempotency records and time
     state        what the vendor knows at a moment
@@ -15,6 +16,7 @@ the service's own reading of them (`app.apiframe`), so that a misreading cannot 
     bodies       which submissions are well-formed        document     the OpenAPI document that says so
     parents      which action fits which earlier job      catalog      the models and their parameters
     outputs      what a job makes                         pictures sounds uploads   the files themselves
+    multipart    forms with files, read whole
     job          one virtual job
     faults       the plan of faults and the dice          config       every knob
 

@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from app.simulator import catalog, document, lifecycle, outputs, uploads
+from app.simulator import catalog, document, lifecycle, material, outputs, uploads
 from app.simulator.accounts import Caller
 from app.simulator.bodies import is_uuid
 from app.simulator.books import Call
@@ -67,6 +67,12 @@ def _vendor_routes(world: World) -> list[Route]:
     return [
         *(route("POST", f"/v2/{name}", partial(_submit, name)) for name in catalog.OPERATIONS),
         route("POST", "/v2/uploads", _upload),
+        route("POST", "/v2/assets/create", material.create_asset),
+        route("GET", "/v2/assets/{id}", material.get_asset),
+        route("POST", "/v2/loras", material.create_lora),
+        route("GET", "/v2/loras", material.list_loras),
+        route("GET", "/v2/loras/{id}", material.get_lora),
+        route("DELETE", "/v2/loras/{id}", material.archive_lora),
         route("GET", "/v2/jobs", _list_jobs),
         route("GET", "/v2/jobs/{id}", _get_job),
         route("GET", "/v2/me", _me),
@@ -155,7 +161,7 @@ async def _upload(world: World, request: Request, _: Caller) -> Response:
 
 async def _get_job(world: World, request: Request, caller: Caller) -> Response:
     world.books.counts["polls"] += 1
-    _refuse_reading(world)
+    world.refuse_struck("read_rate_limited", "read_server_error")
     job_id = request.path_params["id"].lower()
     if not is_uuid(job_id):
         raise invalid({"id": ["Invalid uuid"]})
@@ -167,7 +173,7 @@ async def _get_job(world: World, request: Request, caller: Caller) -> Response:
 
 async def _list_jobs(world: World, request: Request, caller: Caller) -> Response:
     world.books.counts["lists"] += 1
-    _refuse_reading(world)
+    world.refuse_struck("read_rate_limited", "read_server_error")
     query = request.query_params
     limit, before = _checked_query(query)
     wanted = (job for job in world.newest_first(before) if job.account == caller.account and _matches(job, query))
@@ -218,13 +224,6 @@ def _place(cursor: str) -> tuple[str, str] | None:
     except (binascii.Error, UnicodeError, ValueError):
         return None
     return (created, job_id) if is_uuid(job_id) else None
-
-
-def _refuse_reading(world: World) -> None:
-    call = world.books.counts["calls"]
-    for fault in ("rate_limited", "server_error"):
-        if world.strikes(f"read_{fault}", call):
-            raise world.refuse(fault, call)
 
 
 async def _aged(world: World, answer: dict[str, Any]) -> Response:

@@ -49,10 +49,15 @@ def read(raw: bytes, operation: str, config: SimulatorConfig) -> dict[str, Any]:
         raise refusal(400, "Invalid JSON body") from None
     if not isinstance(body, dict):
         raise invalid({"": [f"Expected object, received {_name(body)}"]})
-    details = _details(list(check(_schema(body, operation, config), body)), config)
+    insist(_schema(body, operation, config), body, config)
+    return body
+
+
+def insist(schema: Schema, value: Any, config: SimulatorConfig) -> None:
+    """Raise the vendor's 400 where a value is not what the schema says."""
+    details = _details(list(check(schema, value)), config)
     if details:
         raise invalid(details)
-    return body
 
 
 def webhook_url(body: dict[str, Any]) -> str | None:

@@ -24,12 +24,12 @@ class FaultPlan:
     down: Probability = 0.0
     unauthorized: Probability = 0.0
     forbidden: Probability = 0.0
-    # A submission, refused: nothing was accepted.
+    # A submission, or an asset or LoRA, refused: nothing was accepted.
     rate_limited: Probability = 0.0
     server_error: Probability = 0.0
     no_credits: Probability = 0.0
     cap_reached: Probability = 0.0
-    # A submission, accepted: but its answer says something else, or nothing.
+    # The same, accepted: but its answer says something else, or nothing.
     accept_then_hang: Probability = 0.0
     accept_then_cut: Probability = 0.0
     accept_then_error: Probability = 0.0

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from app.simulator.job import stamp
+from app.simulator.multipart import parts
 from app.simulator.replies import invalid
 
 _MEGABYTE = 1024 * 1024
@@ -42,10 +43,10 @@ class Upload:
 
 def receive(body: bytes, content_type: str, expires_at: datetime) -> Upload:
     """Take the file out of a multipart body; raise the vendor's 400 for none, a type unknown or one too large."""
-    content = _file_part(body, content_type)
+    content = next((part.content for part in parts(body, content_type) if part.name == "file"), None)
     if content is None:
         raise invalid({"file": ["Required"]})
-    kind, extension = _sniff(content)
+    kind, extension = sniff(content)
     if len(content) > _LARGEST[kind.split("/")[0]]:
         raise invalid({"file": ["File is too large"]})
     upload_id = str(uuid.uuid4())
@@ -64,20 +65,9 @@ def shown(upload: Upload, base_url: str) -> dict[str, Any]:
     }
 
 
-def _sniff(content: bytes) -> tuple[str, str]:
+def sniff(content: bytes, field: str = "file") -> tuple[str, str]:
+    """Tell a file's type and extension by its first bytes; raise the vendor's 400 for a type unknown."""
     for place, magic, kind, extension in _MAGIC:
         if content[place : place + len(magic)] == magic:
             return kind, extension
-    raise invalid({"file": ["Unsupported file type"]})
-
-
-def _file_part(body: bytes, content_type: str) -> bytes | None:
-    """Find the part named `file` (RFC 7578)."""
-    boundary = content_type.partition("boundary=")[2].partition(";")[0].strip('" ')
-    if not boundary:
-        return None
-    for part in body.split(b"--" + boundary.encode())[1:]:
-        head, _, content = part.partition(b"\r\n\r\n")
-        if b'name="file"' in head:
-            return content.removesuffix(b"\r\n")
-    return None
+    raise invalid({field: ["Unsupported file type"]})

@@ -17,10 +17,12 @@ import msgspec
 
 from app.simulator import bodies, lifecycle
 from app.simulator.accounts import Caller
+from app.simulator.assets import Asset
 from app.simulator.catalog import ACTION_MODELS
 from app.simulator.config import SimulatorConfig, amended
 from app.simulator.faults import ON_SUBMISSION, Attempt, FaultPlan, scripted
 from app.simulator.job import Job
+from app.simulator.loras import Lora
 from app.simulator.parents import check_parent
 from app.simulator.replies import Refusal, insufficient, invalid, refusal, too_many, upstream_error
 from app.simulator.state import State
@@ -62,6 +64,8 @@ class World(State):
         """Forget everything but the config."""
         super().begin()
         self.uploads: dict[str, Upload] = {}
+        self.assets: dict[str, Asset] = {}
+        self.loras: dict[str, Lora] = {}
         self.script: deque[frozenset[str]] = deque(scripted(entry) for entry in self.config.faults.next)
         self._records: dict[tuple[str, str], _Record] = {}
 
@@ -107,6 +111,13 @@ class World(State):
             "server_error": lambda: upstream_error(self.error_status(serial)),
         }
         return answers[fault]()
+
+    def refuse_struck(self, *faults: str) -> None:
+        """Refuse the present call where one of these faults strikes it; those of reading are called `read_…`."""
+        call = self.books.counts["calls"]
+        for fault in faults:
+            if self.strikes(fault, call):
+                raise self.refuse(fault.removeprefix("read_"), call)
 
     def error_status(self, serial: int) -> int:
         """Pick one of the plan's error statuses for a request, by turns."""

@@ -167,7 +167,7 @@ def test_the_document_describes_the_webhook_field_as_it_is_spelled(simulator: Ru
 
 
 def test_unknown_paths_and_methods_answer_in_the_same_envelope(vendor: httpx.Client) -> None:
-    for answer in (vendor.get("/v2/nothing"), vendor.get("/v2/loras"), vendor.delete("/v2/jobs")):
+    for answer in (vendor.get("/v2/nothing"), vendor.put("/v2/loras"), vendor.delete("/v2/jobs")):
         assert answer.status_code in (404, 405)
         assert list(answer.json()) == ["error"]
         assert answer.headers["x-request-id"]

@@ -15,7 +15,7 @@ from app.simulator.catalog import FAMILIES, OPERATIONS
 from app.simulator.config import SimulatorConfig
 from app.simulator.document import openapi
 from app.simulator.server import RunningSimulator
-from tests.simulator.walks import SUBMIT, ended, flux, submit
+from tests.simulator.walks import STYLE, SUBMIT, ended, flux, pictures, submit
 
 DOCUMENT = Path(__file__).resolve().parents[3] / "shared" / "apiframe-openapi.json"
 PYTHON_TYPES = {"string": str, "object": dict, "array": list, "boolean": bool, "null": type(None)}
@@ -70,13 +70,19 @@ def test_answers_have_the_shapes_of_the_vendors_document(
     completed = ended(vendor, accepted["jobId"])
     simulator.tell("faults", next=["fail", "cancel"])
     failed, cancelled = (ended(vendor, submit(vendor)) for _ in range(2))
-    simulator.tell("config", hold=True, credits=0, cost=0)
+    simulator.tell("config", hold=True, credits=2, cost=0)
     queued = vendor.get(f"/v2/jobs/{submit(vendor)}").json()
     listed = vendor.get("/v2/jobs?include_models=true").json()
     me, models = vendor.get("/v2/me").json(), vendor.get("/v2/models").json()
-    simulator.tell("config", cost=1)
+    simulator.tell("config", cost=3)
     upload = vendor.post("/v2/uploads", files={"file": b"\x89PNG\r\n\x1a\n"}).json()
+    lora = vendor.post("/v2/loras", data=STYLE, files=pictures()).json()
+    asset = vendor.post("/v2/assets/create", json={"url": "https://example.com/a.png", "type": "image"}).json()
     answers = {
+        "Lora": [vendor.get(f"/v2/loras/{lora['id']}").json()],
+        "LoraCreated": [lora],
+        "LoraList": [vendor.get("/v2/loras").json()],
+        "AssetCreated": [asset],
         "JobAccepted": [accepted],
         "Job": [completed, failed, cancelled, queued],
         "JobList": [listed],

@@ -20,12 +20,19 @@ KEY = "afk_simulator_key_for_tests"
 OTHER_KEY = "afk_of_another_account"
 MODEL = "flux-1.1-pro-ultra"
 SUBMIT = "/v2/images/generate"
+STYLE = {"name": "woodcut", "subjectKind": "style"}
+PNG = b"\x89PNG\r\n\x1a\n"
 Found = TypeVar("Found")
 
 
 def flux(prompt: str = "a red fox in the snow", **fields: Any) -> dict[str, Any]:
     """Make a body for Flux 1.1 Pro Ultra."""
     return {"model": MODEL, "prompt": prompt, **fields}
+
+
+def pictures(count: int = 15, content: bytes = PNG) -> list[tuple[str, bytes]]:
+    """Make the files of a LoRA's form."""
+    return [("images", content) for _ in range(count)]
 
 
 def eventually(condition: Callable[[], Found], seconds: float = 5.0) -> Found:
