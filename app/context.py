@@ -11,7 +11,8 @@ import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
@@ -22,7 +23,10 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import embedded, migrate
+from app.apiframe.client import Answer as Answered
 from app.apiframe.client import Apiframe
+from app.apiframe.errors import Refusal, Unclear
+from app.apiframe.rules import Rules
 from app.apiframe.signature import fingerprint
 from app.batch import Batch
 from app.clock import Clock, SystemClock
@@ -39,6 +43,22 @@ log = structlog.get_logger()
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 Result = TypeVar("Result")
+
+
+@dataclass(slots=True)
+class Rulebook:
+    """What this process knows of the upstream's document; `jobs/documents` keeps it."""
+
+    nudged: asyncio.Event  # it has changed, as far as anybody says
+    rules: Rules | None = None
+    digest: bytes | None = None
+    read_at: datetime | None = None  # when any process last had it from the upstream
+    looked_at: datetime | None = None  # when this one last looked into the database
+    asked_at: datetime | None = None  # when this one last asked the upstream, whatever came of it
+    refreshed: bool = False  # whether this process has seen to it since it started
+    asking: asyncio.Task[Answered | Refusal | Unclear] | None = None
+    looking: asyncio.Lock = field(default_factory=asyncio.Lock)
+
 
 SIMULATOR_KEY: Final = "afk_simulator_key_for_tests"
 """What is sent where no key is set, which only an upstream on this machine allows."""
@@ -68,6 +88,8 @@ class Context:
         self.objects = open_objects(settings)  # where result files are kept; None: nowhere
         self.notify = Notifier(db.connect_directly)
         self.closing = asyncio.Event()
+        self._listening = ExitStack()
+        self.rulebook = Rulebook(self._listening.enter_context(self.notify.listening("catalog")))
         self._batches: dict[Callable[..., Any], Batch[Any, Any]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._webhook_secrets: tuple[bytes, ...] = ()
@@ -165,6 +187,7 @@ class Context:
         await self.sources.close()
         self.modest.shutdown(wait=False, cancel_futures=True)
         await self.upstream.close()
+        self._listening.close()
         await self.db.close()
 
 

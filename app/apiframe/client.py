@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import httpx
@@ -22,10 +22,11 @@ _NOT_DEFINITE: Final = {408, 425}
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A 2xx: its JSON object and the upstream's `X-Request-Id`."""
+    """A 2xx: its JSON object, the upstream's `X-Request-Id`, and its bytes."""
 
     payload: dict[str, Any]
     request_id: str | None
+    raw: bytes = field(default=b"", repr=False)
 
 
 class Apiframe:
@@ -78,6 +79,10 @@ class Apiframe:
         """The upstream's OpenAPI document, which is public."""
         return await self._call("GET", "/v2/openapi.json", None)
 
+    async def models(self) -> Answer:
+        """The upstream's list of models, which is public."""
+        return await self._call("GET", "/v2/models", None)
+
     async def close(self) -> None:
         """Close the connections."""
         await self._http.aclose()
@@ -103,7 +108,7 @@ def _read(response: httpx.Response) -> Answer:
     if response.is_success:
         if payload is None:
             raise Unclear(f"the upstream's {response.status_code} is not a JSON object")
-        return Answer(payload, request_id)
+        return Answer(payload, request_id, response.content)
     if response.is_client_error and response.status_code not in _NOT_DEFINITE:
         body = payload if payload is not None else {"error": storable(response.text[:500]) or response.reason_phrase}
         raise Refusal(response.status_code, body, retry_after_seconds=retry_after, request_id=request_id)

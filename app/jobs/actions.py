@@ -68,6 +68,8 @@ async def retry(
         raise NotFound("Job not found")
     if original.status not in WORTH_TRYING_AGAIN:
         raise Conflict(f"Only a job that failed or was cancelled can be tried again; this one is {original.status}")
+    if original.parent_id is not None and original.upstream_account != ctx.account:
+        raise Conflict("The parent job was not run by the Apiframe account that is used now")
     job = NewJob(
         id=uuid7(),
         team_id=original.team_id,
@@ -84,6 +86,7 @@ async def retry(
         created_at=ctx.now(),
         refusable=not respond_async,
         retry_of=job_id,
+        parent_id=original.parent_id,
     )
     placed = await place(ctx, job)
     if placed[0] == job.id:

@@ -89,9 +89,8 @@ MUTATIONS: Final = (
     Mutation(
         2,
         "app/jobs/queries/acceptance.py",
-        "CAST(convert_from(body, 'UTF8') AS jsonb), body,",
-        "CAST(convert_from(body, 'UTF8') AS jsonb),"
-        " convert_to(CAST(convert_from(body, 'UTF8') AS jsonb) #>> '{{}}', 'UTF8'),",
+        "        body, CAST(metadata AS jsonb),",
+        "        convert_to(CAST(convert_from(body, 'UTF8') AS jsonb) #>> '{{}}', 'UTF8'), CAST(metadata AS jsonb),",
         "JSONB has its own order and numbers",
     ),
     Mutation(

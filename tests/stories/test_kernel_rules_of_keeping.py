@@ -17,7 +17,8 @@ from app.apiframe.operations import IMAGES_GENERATE
 from app.auth import find_caller, key_hash
 from app.clock import SettableClock
 from app.jobs import dispatch, expire, reconcile, upstream
-from app.jobs.submit import accept, read_submission
+from app.jobs.bodies import read_body
+from app.jobs.submit import accept, make_job
 from app.simulator.server import RunningSimulator
 from app.webhooks.receive import apply, read_webhook
 from tests.harness import (
@@ -139,8 +140,8 @@ async def test_kernel_rule_5_batches_of_the_same_idempotency_keys_in_opposite_or
     assert caller is not None
 
     async def submit(service: Service, *keys: str) -> dict[str, UUID]:
-        body = json.dumps(FLUX).encode()
-        jobs = [read_submission(service.ctx, caller, IMAGES_GENERATE, body, key, refusable=False) for key in keys]
+        body = read_body(IMAGES_GENERATE, json.dumps(FLUX).encode(), service.ctx.targets)
+        jobs = [await make_job(service.ctx, caller, body, key, refusable=False) for key in keys]
         accepted = await asyncio.gather(*(service.ctx.batched(accept, job) for job in jobs))
         return {key: each.job_id for key, each in zip(keys, accepted, strict=True)}
 
