@@ -54,10 +54,11 @@ class Rulebook:
     digest: bytes | None = None
     read_at: datetime | None = None  # when any process last had it from the upstream
     looked_at: datetime | None = None  # when this one last looked into the database
-    asked_at: datetime | None = None  # when this one last asked the upstream, whatever came of it
+    renewed_at: datetime | None = None  # when this one last had it read again for a submission, whatever came of it
     refreshed: bool = False  # whether this process has seen to it since it started
     asking: asyncio.Task[Answered | Refusal | Unclear] | None = None
     looking: asyncio.Lock = field(default_factory=asyncio.Lock)
+    renewing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 SIMULATOR_KEY: Final = "afk_simulator_key_for_tests"

@@ -46,6 +46,9 @@ def _told(error: ValidationError) -> Iterator[Fault]:
         yield _path(error, value), MISSING
     elif kind in ("additionalProperties", "unevaluatedProperties"):
         yield from ((_path(error, name), UNKNOWN) for name in value)
+    elif kind == "falseSchema" and error.schema_path[-1:] == ["additionalProperties"]:
+        # An object that may have no fields at all: the library names the object, and its first field's value only.
+        yield _path(error), "Must have no fields"
     elif kind in _CHOICE and isinstance(value, list):
         yield from _chosen(error, value)
     else:
@@ -100,7 +103,7 @@ def _count(number: int, what: str) -> str:
 
 
 _WORDS: Final[Mapping[str, Callable[[Any], str]]] = {
-    "type": lambda names: f"Expected {' or '.join(map(_type, names))}",
+    "type": lambda names: f"Expected {' or '.join(_type(name) for name in sorted(names, key='null'.__eq__))}",
     "enum": lambda values: f"Must be one of {_listed(values)}",
     "const": lambda value: f"Must be {_listed([value])}",
     "minLength": lambda least: f"Must have at least {_count(least, 'character')}",

@@ -170,7 +170,7 @@ def _decide(ctx: Context, sent: Sent, job: LockedJob) -> Decision:
         refusable=job.refusable,
         blames_key=sent.blames_key,
         carries_webhook=claim.trail[-1].field is not None,
-        names_parent=claim.operation in ACTIONS,
+        goes_on=claim.operation in ACTIONS,
     )
     if fate == "respell":
         return Decision(verdict=fate, again=claim.respelled(result))

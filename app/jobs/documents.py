@@ -20,7 +20,7 @@ from app.apiframe.client import Answer
 from app.apiframe.errors import Refusal, Unclear
 from app.apiframe.rules import Rules
 from app.context import Context, Rulebook
-from app.db import is_outage
+from app.db import OUTAGES
 from app.jobs.queries import catalog
 
 log = structlog.get_logger()
@@ -58,7 +58,6 @@ async def ask_document(ctx: Context) -> Answer | Refusal | Unclear:
 
 
 async def _ask_document(ctx: Context) -> Answer | Refusal | Unclear:
-    ctx.rulebook.asked_at = ctx.now()
     try:
         answer = await ctx.upstream.document()
     except (Refusal, Unclear) as error:
@@ -76,10 +75,8 @@ async def _keep(ctx: Context, answer: Answer) -> None:
     try:
         async with ctx.db.transaction() as tx:
             changed = await catalog.store_document(tx, ctx.account, document, digest, ctx.now())
-    except DBAPIError as error:
-        if is_outage(error):
-            raise
-        log.warning("catalog.unusable", error=str(error.orig)[:200])
+    except (DBAPIError, *OUTAGES) as error:  # whoever asked goes on without, and jobs are sent all the same
+        log.warning("catalog.not_kept", error=str(error)[:200])
         return
     if changed:
         log.info("catalog.changed", account=ctx.account, digest=digest.hex()[:12])
@@ -110,13 +107,23 @@ async def rules_of_today(ctx: Context) -> Rules | None:
     """The same after another look at the upstream's document, unless it was read or asked for within five minutes."""
     book = ctx.rulebook
     if _is_old(ctx, book):
-        await _look(ctx, book)  # another process may have asked
-    if _is_old(ctx, book):
-        with suppress(TimeoutError):
-            async with asyncio.timeout(PATIENCE_SECONDS):
-                await ask_document(ctx)
-        await _look(ctx, book)
+        async with book.renewing:
+            if _is_old(ctx, book):
+                await _renew(ctx, book)
     return book.rules
+
+
+async def _renew(ctx: Context, book: Rulebook) -> None:
+    async with book.looking:
+        await _look(ctx, book)  # another process may have asked
+    if not _is_old(ctx, book):
+        return
+    with suppress(TimeoutError):
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await ask_document(ctx)
+    async with book.looking:
+        await _look(ctx, book)
+    book.renewed_at = ctx.now()
 
 
 def _is_due(ctx: Context, book: Rulebook) -> bool:
@@ -124,7 +131,7 @@ def _is_due(ctx: Context, book: Rulebook) -> bool:
 
 
 def _is_old(ctx: Context, book: Rulebook) -> bool:
-    return all(_is_before(at, ctx.now() - RECENT) for at in (book.read_at, book.asked_at))
+    return all(_is_before(at, ctx.now() - RECENT) for at in (book.read_at, book.renewed_at))
 
 
 def _is_before(at: datetime | None, limit: datetime) -> bool:

@@ -22,17 +22,18 @@ def fate_of(
     refusable: bool,
     blames_key: bool,
     carries_webhook: bool,
-    names_parent: bool = False,
+    goes_on: bool = False,
 ) -> Fate:
     """Decide what a 4xx does to the job that met it.
 
     `first`: no earlier attempt may have been received; otherwise the upstream may hold the job, and we wait for its word.
     `refusable`: the caller still waits and nobody was told 202. `blames_key`: our key as such is refused.
-    `names_parent`: the request goes on from an earlier job, which a 404 says that the upstream does not have any more.
+    `goes_on`: it is an action, of which a 404 that speaks of the parent says that the upstream does not have that any more.
     """
     if blames_key:
         return "pause"
-    if not first or (refusal.status not in TELLING and not (names_parent and refusal.status == 404)):
+    telling = TELLING | {404} if goes_on and "parent" in refusal.text.lower() else TELLING
+    if not first or refusal.status not in telling:
         return "wait"
     if refusal.status == 400 and carries_webhook and names_webhook_fields(refusal.body):
         return "respell"

@@ -206,7 +206,12 @@ _EXAMPLES: Final[dict[str, dict[str, Any]]] = {
     "images/upscale": {"model": "topaz-image-upscale", "topazUpscaleParams": {"image": f"{_URL}.png"}},
     "images/edit": {
         "model": "flux-fill-pro",
-        "fluxFillParams": {"mode": "inpaint", "image": f"{_URL}.png", "mask": f"{_URL}-mask.png", "prompt": "a red door"},
+        "fluxFillParams": {
+            "mode": "inpaint",
+            "image": f"{_URL}.png",
+            "mask": f"{_URL}-mask.png",
+            "prompt": "a red door",
+        },
     },
     "images/background-remove": {"model": "bria-bg-remove", "briaBgRemoveParams": {"image": f"{_URL}.png"}},
     "images/midjourney/action": {"action": "upsample", "parentJobId": JOB_ID, "index": 1},

@@ -103,8 +103,8 @@ MUTATIONS: Final = (
     Mutation(
         2,
         "app/jobs/refusals.py",
-        "if not first or refusal.status not in TELLING:",
-        "if refusal.status not in TELLING:",
+        "if not first or refusal.status not in telling:",
+        "if refusal.status not in telling:",
         "a refusal to a repetition derives another key or fails a job that the upstream may hold",
     ),
     Mutation(

@@ -199,7 +199,7 @@ async def test_kernel_rule_5_a_batch_that_postgresql_gave_up_for_another_is_run_
 async def test_kernel_rule_8_a_submission_whose_commit_was_lost_is_accepted_once_and_sent_once(
     database_url: str, simulate: Simulate, step: str, moment: Literal["before", "after"]
 ) -> None:
-    simulator = simulate(hold=True)
+    simulator = simulate(hold=True, document="absent")  # keeping that would be a commit of its own
     wire = PostgresWire(database_url)
     async with wire.open() as url, running_service(settings_for(url, simulator, loops=False)) as service:
         service.ctx.clock = clock = SettableClock()
