@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import pytest
 
 from app.apiframe.operations import MIDJOURNEY_ACTION, OPERATIONS, SUNO_ACTION
 from app.jobs import documents
+from app.jobs.checking import find_faults
 from app.main import create_app
 from app.reference.jobs import BODIES
 from tests.contract import bodies
@@ -192,6 +194,21 @@ async def test_answers_are_as_the_document_has_them(contract: Contract) -> None:
     assert len(page["jobs"]) == 3
     fits(document, "JobList", page)
     fits(document, "ErrorResponse", (await http.get(f"/v2/jobs/{uuid4()}")).json())
+
+
+async def test_judging_a_typical_body_takes_well_under_a_millisecond(contract: Contract) -> None:
+    ctx = contract.service.ctx
+    bodies_of = {operation: body["content"]["application/json"]["example"] for (_, operation), body in BODIES.items()}
+    taken = []
+    for _ in range(200):
+        for path, body in bodies_of.items():
+            began = time.perf_counter()
+            assert await find_faults(ctx, path.removeprefix("/v2/"), body) == {}
+            taken.append((time.perf_counter() - began) * 1000)
+
+    taken.sort()
+    print(f"judging by the vendor's document: median {taken[len(taken) // 2]:.3f} ms, 99 in 100 {taken[-20]:.3f} ms")
+    assert taken[len(taken) // 2] < 1
 
 
 def test_the_examples_of_our_reference_fit_the_document() -> None:
