@@ -86,6 +86,10 @@ class Settings(BaseSettings):
     webhook_field: Literal["auto", "webhook_url", "webhookUrl"] = Field(
         "auto", description="The upstream's spelling of the webhook field; `auto` negotiates it."
     )
+    validation: Literal["enforce", "warn", "off"] = Field(
+        "enforce",
+        description="Submissions that Apiframe's own document refuses: refused here, logged and sent, or not looked at.",
+    )
     unsigned_webhooks: Literal["poll", "reject"] = Field(
         "poll", description="An unsigned webhook is a hint to poll, or is refused."
     )

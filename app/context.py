@@ -7,7 +7,8 @@ import functools
 import secrets
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
@@ -18,7 +19,10 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import embedded, migrate
+from app.apiframe.client import Answer as Answered
 from app.apiframe.client import Apiframe, Upstream
+from app.apiframe.errors import Refusal, Unclear
+from app.apiframe.rules import Rules
 from app.apiframe.signature import fingerprint
 from app.batch import Batch
 from app.clock import Clock, SystemClock
@@ -35,6 +39,23 @@ log = structlog.get_logger()
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 Result = TypeVar("Result")
+
+
+@dataclass(slots=True)
+class Rulebook:
+    """What this process knows of the upstream's document; `jobs/documents` keeps it."""
+
+    nudged: asyncio.Event  # it has changed, as far as anybody says
+    rules: Rules | None = None
+    digest: bytes | None = None
+    read_at: datetime | None = None  # when any process last had it from the upstream
+    looked_at: datetime | None = None  # when this one last looked into the database
+    renewed_at: datetime | None = None  # when this one last had it read again for a submission, whatever came of it
+    refreshed: bool = False  # whether this process has seen to it since it started
+    asking: asyncio.Task[Answered | Refusal | Unclear] | None = None
+    looking: asyncio.Lock = field(default_factory=asyncio.Lock)
+    renewing: asyncio.Lock = field(default_factory=asyncio.Lock)
+
 
 SANDBOX: Final = "sandbox"
 """The account of what stands in the upstream's place for test keys."""
@@ -73,6 +94,8 @@ class Context:
         self.objects = open_objects(settings)  # where result files are kept; None: nowhere
         self.notify: Notifier = within.notify if within else Notifier(db.connect_directly)
         self.closing: asyncio.Event = within.closing if within else asyncio.Event()
+        self._listening = ExitStack()
+        self.rulebook: Rulebook = within.rulebook if within else self._open_rulebook()
         self._batches: dict[Callable[..., Any], Batch[Any, Any]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._webhook_secrets: tuple[bytes, ...] = ()
@@ -84,6 +107,9 @@ class Context:
         self.fetching: dict[UUID, UUID | None] = {}  # result files that are being fetched, and their jobs
         self.condemned_after = UUID(int=0)  # the deleted file whose objects were the last to be removed, or tried to
         self.looking = asyncio.Semaphore(1)  # pictures are looked at one after another
+
+    def _open_rulebook(self) -> Rulebook:
+        return Rulebook(self._listening.enter_context(self.notify.listening("catalog")))
 
     def now(self) -> datetime:
         """The time by the clock that was handed in."""
@@ -170,6 +196,7 @@ class Context:
         await self.http.close()
         await self.sources.close()
         await self.upstream.close()
+        self._listening.close()
         if self.within is None:
             await self.db.close()
 

@@ -50,6 +50,15 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 ROUTES: Final[tuple[tuple[str, str, Handler], ...]] = (
     ("POST", "/v2/images/generate", jobs.generate_image),
+    ("POST", "/v2/images/upscale", jobs.upscale_image),
+    ("POST", "/v2/images/edit", jobs.edit_image),
+    ("POST", "/v2/images/background-remove", jobs.remove_background),
+    ("POST", "/v2/images/midjourney/action", jobs.act_on_midjourney),
+    ("POST", "/v2/videos/generate", jobs.generate_video),
+    ("POST", "/v2/videos/upscale", jobs.upscale_video),
+    ("POST", "/v2/videos/edit", jobs.edit_video),
+    ("POST", "/v2/music/generate", jobs.generate_music),
+    ("POST", "/v2/music/suno/action", jobs.act_on_suno),
     ("GET", "/v2/jobs", jobs.list_jobs),
     ("GET", "/v2/jobs/{job_id}", jobs.get_job),
     ("GET", "/v2/models", relay.list_models),

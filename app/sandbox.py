@@ -82,6 +82,10 @@ class Sandbox(Upstream):
         """There is none: what test keys submit is judged by the upstream's own."""
         raise _not_found("Not found")
 
+    async def models(self) -> Answer:
+        """There is none, likewise."""
+        raise _not_found("Not found")
+
     def stream(self, api_key: str | None, passing: Passing) -> AbstractAsyncContextManager[Passed]:
         """What makes no job is nothing that a sandbox has. Raises Forbidden."""
         raise Forbidden("A test key cannot do this, which would reach the upstream")

@@ -59,6 +59,7 @@ def test_settings_are_read_by_the_names_that_are_said(monkeypatch: pytest.Monkey
         "max_in_flight": "7",
         "requests_per_minute": "400",
         "webhook_field": "webhookUrl",
+        "validation": "warn",
         "unsigned_webhooks": "reject",
         "reconcile_after_seconds": "90",
         "sweep_seconds": "3",
@@ -92,7 +93,15 @@ def test_settings_are_read_by_the_names_that_are_said(monkeypatch: pytest.Monkey
     assert (read["archive_largest_mb"], read["files_days"]) == (500, 365)
     for field in ("archive_url", "archive_serve", "result_urls"):
         assert read[field] == values[field]
-    for field in ("database_url", "public_base_url", "apiframe_base_url", "host", "webhook_field", "log_level"):
+    for field in (
+        "database_url",
+        "public_base_url",
+        "apiframe_base_url",
+        "host",
+        "webhook_field",
+        "validation",
+        "log_level",
+    ):
         assert read[field] == values[field]
 
 
@@ -182,6 +191,7 @@ def test_allowed_targets_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch
         ("FRAMEHOOK_MAX_IN_FLIGHT", "0"),
         ("FRAMEHOOK_MAX_IN_FLIGHT", "2.5"),
         ("FRAMEHOOK_WEBHOOK_FIELD", "webhookURL"),
+        ("FRAMEHOOK_VALIDATION", "maybe"),
         ("FRAMEHOOK_UNSIGNED_WEBHOOKS", "accept"),
         ("FRAMEHOOK_RECONCILE_AFTER_SECONDS", "0"),
         ("FRAMEHOOK_SWEEP_SECONDS", "0"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Final, Protocol
 
@@ -32,10 +32,11 @@ _NOT_DEFINITE: Final = {408, 425}
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A 2xx: its JSON object and the upstream's `X-Request-Id`."""
+    """A 2xx: its JSON object, the upstream's `X-Request-Id`, and its bytes."""
 
     payload: dict[str, Any]
     request_id: str | None
+    raw: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,7 @@ class Upstream(Protocol):
     async def list_jobs(self, api_key: str, *, limit: int = 100, cursor: str | None = None) -> Answer: ...
     async def me(self, api_key: str) -> Answer: ...
     async def document(self) -> Answer: ...
+    async def models(self) -> Answer: ...
     def stream(self, api_key: str | None, passing: Passing) -> AbstractAsyncContextManager[Passed]: ...
     async def close(self) -> None: ...
 
@@ -123,6 +125,10 @@ class Apiframe:
     async def document(self) -> Answer:
         """The upstream's OpenAPI document, which is public."""
         return await self._call("GET", "/v2/openapi.json", None)
+
+    async def models(self) -> Answer:
+        """The upstream's list of models, which is public."""
+        return await self._call("GET", "/v2/models", None)
 
     @asynccontextmanager
     async def stream(self, api_key: str | None, passing: Passing) -> AsyncIterator[Passed]:
@@ -200,7 +206,7 @@ def _read(response: httpx.Response) -> Answer:
     if response.is_success:
         if payload is None:
             raise Unclear(f"the upstream's {response.status_code} is not a JSON object")
-        return Answer(payload, request_id)
+        return Answer(payload, request_id, response.content)
     if response.is_client_error and response.status_code not in _NOT_DEFINITE:
         body = payload if payload is not None else {"error": storable(response.text[:500]) or response.reason_phrase}
         raise Refusal(response.status_code, body, retry_after_seconds=retry_after, request_id=request_id)

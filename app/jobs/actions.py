@@ -71,6 +71,8 @@ async def retry(
     if original.status not in WORTH_TRYING_AGAIN:
         raise Conflict(f"Only a job that failed or was cancelled can be tried again; this one is {original.status}")
     ctx = ctx.at(original.upstream_account)
+    if original.parent_id is not None and original.upstream_account != ctx.account:
+        raise Conflict("The parent job was not run by the Apiframe account that is used now")
     job = NewJob(
         id=uuid7(),
         team_id=original.team_id,
@@ -88,6 +90,7 @@ async def retry(
         refusable=not respond_async,
         retry_of=job_id,
         retried_by=caller.actor if caller.is_foreign_to(original.team_id) else None,
+        parent_id=original.parent_id,
     )
     placed = await place(ctx, job)
     if placed[0] == job.id:

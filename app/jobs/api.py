@@ -7,13 +7,14 @@ from uuid import UUID
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.apiframe.operations import IMAGES_GENERATE
+from app.apiframe import operations
 from app.auth import Caller
 from app.context import SANDBOX, Context
 from app.errors import Invalid
 from app.http import caller, context, json_response, read_body
 from app.jobs import actions, reading, waiting
-from app.jobs.submit import LARGEST_BODY, check_idempotency_key, submit
+from app.jobs.bodies import LARGEST_BODY, check_idempotency_key
+from app.jobs.submit import submit
 from app.jobs.waiting import Wish
 from app.models.jobs import Status
 from app.paging import parse_id
@@ -24,6 +25,7 @@ async def generate_image(request: Request) -> Response:
 
     The body is Apiframe's own, picked by `model`; what is added here and never forwarded: `metadata` (a flat object),
     `priority` (higher goes first within your team), `webhook_url` or `webhookUrl` with `webhookEvents` (your callback).
+    What Apiframe's own document refuses is refused here, before it is sent, with the path of the field in `details`.
     An `Idempotency-Key` makes repeating safe: the same key with the same body answers with the same job. With
     `Prefer: respond-async` the answer does not wait for the upstream. A refusal by the upstream that you can act on
     (400, 402, 403, 409) is passed on in its own words, and the key is free again.
@@ -32,7 +34,56 @@ async def generate_image(request: Request) -> Response:
     `Accept: image/*`, `video/*` or `audio/*` besides, it is a redirect (303) to the first such file that the job made, by a
     link that needs no key. A job that failed is a 502, one that was cancelled a 409; when the time is over, it is the 202.
     """
-    return await _submit(request, IMAGES_GENERATE)
+    return await _submit(request, operations.IMAGES_GENERATE)
+
+
+async def upscale_image(request: Request) -> Response:
+    """Enlarge an image. In all else as `POST /v2/images/generate`."""
+    return await _submit(request, operations.IMAGES_UPSCALE)
+
+
+async def edit_image(request: Request) -> Response:
+    """Change an image. In all else as `POST /v2/images/generate`."""
+    return await _submit(request, operations.IMAGES_EDIT)
+
+
+async def remove_background(request: Request) -> Response:
+    """Take the background out of an image. In all else as `POST /v2/images/generate`."""
+    return await _submit(request, operations.IMAGES_BACKGROUND_REMOVE)
+
+
+async def act_on_midjourney(request: Request) -> Response:
+    """Go on from a Midjourney job of your team. In all else as `POST /v2/images/generate`.
+
+    The body is picked by `action`. `parentJobId` is the id of the earlier job as it is here; Apiframe gets its own. 404:
+    your team has no such job. 409: it did not complete, is of another model, or the action does not fit it.
+    """
+    return await _submit(request, operations.MIDJOURNEY_ACTION)
+
+
+async def generate_video(request: Request) -> Response:
+    """Generate a video. In all else as `POST /v2/images/generate`."""
+    return await _submit(request, operations.VIDEOS_GENERATE)
+
+
+async def upscale_video(request: Request) -> Response:
+    """Enlarge a video. In all else as `POST /v2/images/generate`."""
+    return await _submit(request, operations.VIDEOS_UPSCALE)
+
+
+async def edit_video(request: Request) -> Response:
+    """Change a video. In all else as `POST /v2/images/generate`."""
+    return await _submit(request, operations.VIDEOS_EDIT)
+
+
+async def generate_music(request: Request) -> Response:
+    """Generate music. In all else as `POST /v2/images/generate`."""
+    return await _submit(request, operations.MUSIC_GENERATE)
+
+
+async def act_on_suno(request: Request) -> Response:
+    """Go on from a Suno job of your team. In all else as `POST /v2/images/midjourney/action`."""
+    return await _submit(request, operations.SUNO_ACTION)
 
 
 async def get_job(request: Request) -> Response:

@@ -21,6 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.apiframe.client import Answer
 from app.apiframe.errors import Refusal, Unclear
+from app.apiframe.operations import ACTIONS
 from app.apiframe.spelling import POLL_ONLY
 from app.apiframe.wire import Observation, observe_payload
 from app.context import Context
@@ -169,6 +170,7 @@ def _decide(ctx: Context, sent: Sent, job: LockedJob) -> Decision:
         refusable=job.refusable,
         blames_key=sent.blames_key,
         carries_webhook=claim.trail[-1].field is not None,
+        goes_on=claim.operation in ACTIONS,
     )
     if fate == "respell":
         return Decision(verdict=fate, again=claim.respelled(result))

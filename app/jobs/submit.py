@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -15,7 +14,6 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
-from app.apiframe import catalog
 from app.auth import Caller
 from app.context import Context
 from app.db import sqlstate
@@ -23,30 +21,18 @@ from app.deliveries.publish import TOPICS
 from app.errors import ApiError, Conflict, Invalid, OverBudget, Refused
 from app.jobs import admission, dispatch
 from app.jobs.announce import announce_accepted
+from app.jobs.bodies import TOO_DEEP, Body, check_idempotency_key, read_body
+from app.jobs.checking import find_faults
+from app.jobs.parents import Parent, find_parent
 from app.jobs.queries import acceptance
 from app.jobs.queries.acceptance import NewJob
 from app.models.jobs import Status
-from app.targets import Targets
 from app.teams.ledger import Wanted, reserve
 
 log = structlog.get_logger()
 
-LARGEST_BODY: Final = 1024 * 1024
-LONGEST_KEY: Final = 255
-MOST_METADATA: Final = 50
-LONGEST_METADATA_VALUE: Final = 500
 UNKEEPABLE: Final = ("22", "54")
 """SQLSTATE classes of values that PostgreSQL cannot take: data exception, program limit exceeded."""
-
-PRIORITIES: Final = range(-1000, 1001)
-
-_CALLBACK_FIELDS: Final = ("webhook_url", "webhookUrl")
-_OWN_FIELDS: Final = (*_CALLBACK_FIELDS, "webhookEvents", "metadata", "priority")
-_EVENTS: Final = ("progress", "completed", "failed")
-_METADATA_FORM: Final = (
-    f"Expected an object of at most {MOST_METADATA} strings, numbers and booleans,"
-    f" each at most {LONGEST_METADATA_VALUE} characters long"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +65,75 @@ async def submit(
     idempotency_key: str | None = None,
     respond_async: bool = False,
 ) -> tuple[UUID, Status]:
-    """Check one submission and place it, unless `respond_async` while its caller waits. Raises Invalid, or as `place`."""
-    return await place(ctx, read_submission(ctx, caller, operation, raw, idempotency_key, refusable=not respond_async))
+    """Check one submission and place it, unless `respond_async` while its caller waits.
+
+    Raises Invalid with every fault that was found, NotFound or Conflict for a parent that does not fit, or as `place`.
+    """
+    check_idempotency_key(idempotency_key)
+    body = read_body(operation, raw, ctx.targets)
+    try:
+        job = await make_job(ctx, caller, body, idempotency_key, refusable=not respond_async)
+    except ApiError:
+        earlier = await _find_accepted(ctx, caller, body, idempotency_key)
+        if earlier is None:
+            raise
+        return earlier
+    return await place(ctx, job)
+
+
+async def make_job(ctx: Context, caller: Caller, body: Body, idempotency_key: str | None, *, refusable: bool) -> NewJob:
+    """Judge a body and make a job of it; raises Invalid, NotFound or Conflict as `submit` says."""
+    try:
+        # A sandbox has no document of its own: what is tried out is judged as what is meant.
+        faults = await find_faults(ctx.within or ctx, body.operation, body.theirs) | body.faults
+    except RecursionError:
+        raise Invalid(TOO_DEEP) from None
+    if faults:
+        raise Invalid(details=faults)
+    parent = await find_parent(ctx, caller, body.operation, body.theirs)
+    return _new_job(ctx, caller, body, parent, idempotency_key, refusable=refusable)
+
+
+def _new_job(
+    ctx: Context, caller: Caller, body: Body, parent: Parent | None, idempotency_key: str | None, *, refusable: bool
+) -> NewJob:
+    wire = body.wire if parent is None else parent.translated(body.wire)
+    return NewJob(
+        id=uuid7(),
+        team_id=caller.team_id,
+        key_id=caller.key_id,
+        operation=body.operation,
+        model=parent.model if parent else body.theirs.get("model", ""),
+        body=msgspec.json.encode(wire),
+        metadata=body.metadata,
+        priority=body.priority,
+        callback=body.callback,
+        idempotency_key=idempotency_key,
+        request_hash=body.request_hash,
+        upstream_account=ctx.account,
+        created_at=ctx.now(),
+        refusable=refusable,
+        parent_id=parent.id if parent else None,
+    )
+
+
+async def _find_accepted(
+    ctx: Context, caller: Caller, body: Body, idempotency_key: str | None
+) -> tuple[UUID, Status] | None:
+    """The job that the same request made before, under the same Idempotency-Key.
+
+    It is not judged anew: the upstream's document, or the parent, may have changed since, and whoever was promised a job
+    must not hear that it was refused.
+    """
+    if idempotency_key is None:
+        return None
+    pair = (caller.team_id, idempotency_key)
+    async with ctx.db.reading() as connection:
+        holder = (await acceptance.find_idempotency_keys(connection, [pair])).get(pair)
+    if holder is None or bytes(holder.request_hash) != body.request_hash:
+        return None
+    promised = await ctx.batched(promise, holder.job_id)
+    return None if promised.refusal is not None else (holder.job_id, promised.status)
 
 
 async def place(ctx: Context, job: NewJob) -> tuple[UUID, Status]:
@@ -177,115 +230,3 @@ async def promise(ctx: Context, tx: AsyncConnection, job_ids: Sequence[UUID]) ->
     """
     rows = await acceptance.promise(tx, job_ids, ctx.now())
     return [Promised(rows[job_id].status, rows[job_id].refusal) for job_id in job_ids]
-
-
-def read_submission(
-    ctx: Context, caller: Caller, operation: str, raw: bytes, idempotency_key: str | None, *, refusable: bool
-) -> NewJob:
-    """Check a body and take out what is ours; raise Invalid with every fault that was found."""
-    try:
-        return _read(ctx, caller, operation, raw, idempotency_key, refusable=refusable)
-    except RecursionError:
-        raise Invalid("The body is nested too deeply") from None
-
-
-def _read(
-    ctx: Context, caller: Caller, operation: str, raw: bytes, idempotency_key: str | None, *, refusable: bool
-) -> NewJob:
-    body, fields = _read_object(raw)
-    check_idempotency_key(idempotency_key)
-    theirs = {name: value for name, value in body.items() if name not in _OWN_FIELDS}
-    faults = catalog.faults(operation, theirs) | _own_faults(body, ctx.targets)
-    if b"\\u0000" in raw:
-        faults |= {path: ["Must not contain a NUL character"] for path in _paths_with_nul(body)}
-    if faults:
-        raise Invalid(details=faults)
-    return NewJob(
-        id=uuid7(),
-        team_id=caller.team_id,
-        key_id=caller.key_id,
-        operation=operation,
-        model=body["model"],
-        body=msgspec.json.encode({name: value for name, value in fields.items() if name not in _OWN_FIELDS}),
-        metadata=body.get("metadata"),
-        priority=body.get("priority", 0),
-        callback=_callback(body),
-        idempotency_key=idempotency_key,
-        request_hash=_request_hash(operation, body),
-        upstream_account=ctx.account,
-        created_at=ctx.now(),
-        refusable=refusable,
-    )
-
-
-def check_idempotency_key(key: str | None) -> None:
-    """Raise Invalid for a key that is empty or too long."""
-    if key is not None and not 0 < len(key) <= LONGEST_KEY:
-        raise Invalid(details={"Idempotency-Key": [f"Must have 1 to {LONGEST_KEY} characters"]})
-
-
-def _read_object(raw: bytes) -> tuple[dict[str, Any], dict[str, msgspec.Raw]]:
-    """The body decoded, and its fields with their bytes as they came: those are what goes upstream."""
-    try:
-        return msgspec.json.decode(raw, type=dict[str, Any]), msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
-    except msgspec.ValidationError as error:
-        raise Invalid(f"The body must be a JSON object: {error}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        raise Invalid("The body is not valid JSON") from None
-
-
-def _own_faults(body: Mapping[str, Any], targets: Targets) -> dict[str, list[str]]:
-    faults = _callback_faults(body, targets)
-    metadata = body.get("metadata")
-    if metadata is not None and not _is_flat(metadata):
-        faults["metadata"] = [_METADATA_FORM]
-    priority = body.get("priority", 0)
-    if isinstance(priority, bool) or not isinstance(priority, int) or priority not in PRIORITIES:
-        faults["priority"] = [f"Expected an integer from {PRIORITIES[0]} to {PRIORITIES[-1]}"]
-    return faults
-
-
-def _callback_faults(body: Mapping[str, Any], targets: Targets) -> dict[str, list[str]]:
-    urls = {name: body[name] for name in _CALLBACK_FIELDS if name in body}
-    faults = {name: [fault] for name, url in urls.items() if (fault := targets.fault(url))}
-    if all(name in body for name in _CALLBACK_FIELDS):
-        faults["webhookUrl"] = ["Give either webhook_url or webhookUrl, not both"]
-    events = body.get("webhookEvents")
-    if "webhookEvents" in body and not (
-        isinstance(events, list) and events and all(event in _EVENTS for event in events)
-    ):
-        faults["webhookEvents"] = [f"Expected a non-empty list of {', '.join(_EVENTS)}"]
-    return faults
-
-
-def _callback(body: Mapping[str, Any]) -> dict[str, Any] | None:
-    url = body.get("webhook_url") or body.get("webhookUrl")
-    return {"url": url, "events": body.get("webhookEvents", list(_EVENTS))} if url else None
-
-
-def _is_flat(metadata: Any) -> bool:
-    return (
-        isinstance(metadata, dict)
-        and len(metadata) <= MOST_METADATA
-        and all(
-            isinstance(value, str | int | float | bool) and len(str(value)) <= LONGEST_METADATA_VALUE
-            for value in metadata.values()
-        )
-    )
-
-
-def _paths_with_nul(value: Any, path: str = "") -> list[str]:
-    """Where NUL characters are, which PostgreSQL cannot keep."""
-    if isinstance(value, str):
-        return [path] if "\0" in value else []
-    if isinstance(value, list):
-        return [found for index, item in enumerate(value) for found in _paths_with_nul(item, f"{path}.{index}")]
-    if not isinstance(value, dict):
-        return []
-    inner = [found for key, item in value.items() for found in _paths_with_nul(item, f"{path}.{key}" if path else key)]
-    return inner + [path for key in value if "\0" in key]
-
-
-def _request_hash(operation: str, body: Mapping[str, Any]) -> bytes:
-    """What makes two requests the same: the operation and all fields, whatever their order and spacing."""
-    return hashlib.sha256(operation.encode() + b"\0" + msgspec.json.encode(body, order="deterministic")).digest()

@@ -7,10 +7,12 @@ from typing import Final
 
 import structlog
 
+from app.apiframe.client import Answer
 from app.apiframe.errors import Refusal, Unclear
 from app.apiframe.spelling import documented_field
 from app.apiframe.wire import cap_of
 from app.context import Context
+from app.jobs.documents import ask_document
 from app.jobs.queries import account
 from app.teams import audit, teams
 
@@ -23,7 +25,10 @@ INTRODUCTIONS: Final = 5
 async def refresh_once(ctx: Context) -> int:
     """Ask `GET /v2/me` for the cap and, where no spelling is known yet, the OpenAPI document for it. Always returns 0."""
     cap = await _ask_cap(ctx)
-    field = await _ask_spelling(ctx)
+    async with ctx.db.reading() as connection:
+        is_known = await account.find_spelling(connection, ctx.account) is not None
+    said = None if is_known else await ask_document(ctx)
+    field = documented_field(said.payload) if isinstance(said, Answer) else None
     async with ctx.db.transaction() as tx:
         known = await account.lock_account(tx, ctx.account, ctx.now())
         await account.update_account(tx, ctx.account, cap=cap, webhook_field=field, now=ctx.now())
@@ -37,14 +42,6 @@ async def _ask_cap(ctx: Context) -> int | None:
         return cap_of((await ctx.upstream.me(ctx.upstream_key)).payload)
     except (Refusal, Unclear) as error:
         log.warning("upstream.unknown", asked="/v2/me", said=str(error))
-        return None
-
-
-async def _ask_spelling(ctx: Context) -> str | None:
-    try:
-        return documented_field((await ctx.upstream.document()).payload)
-    except (Refusal, Unclear) as error:
-        log.info("upstream.undocumented", said=str(error))
         return None
 
 
@@ -70,14 +67,11 @@ async def _introduce(ctx: Context) -> bool:
     async with ctx.db.reading() as connection:
         if await account.find_spelling(connection, ctx.account) is not None:
             return True
-    try:
-        field = documented_field((await ctx.upstream.document()).payload)
-    except Refusal:
-        return True
-    except Unclear as error:
-        log.info("upstream.undocumented", said=str(error))
+    said = await ask_document(ctx)
+    if isinstance(said, Unclear):
         ctx.introductions_failed += 1
         return ctx.introductions_failed >= INTRODUCTIONS
+    field = documented_field(said.payload) if isinstance(said, Answer) else None
     if field is not None:
         async with ctx.db.transaction() as tx:
             await account.lock_account(tx, ctx.account, ctx.now())

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from app.apiframe.operations import ACTIONS, OPERATIONS
 from app.models.jobs import STATUSES
 from app.reference.shapes import (
     COUNT,
     JOB_ID,
+    TEXT,
     TEXT_OR_NULL,
     TIME_OR_NULL,
     Route,
@@ -137,8 +139,11 @@ _ENDED: Final[dict[str, Any]] = {
 }
 """Answers to a caller that waited for the end of its job."""
 
-ANSWERS: Final[dict[Route, Any]] = {
-    ("POST", "/v2/images/generate"): {
+
+def _submitted(operation: str) -> dict[str, Any]:
+    """The answers to a submission."""
+    conflicts = "The Idempotency-Key stands for another request, or with such an `Accept`: the job was cancelled"
+    return {
         "202": answer(
             "Accepted: it cannot be lost any more",
             ref("JobAccepted"),
@@ -146,11 +151,16 @@ ANSWERS: Final[dict[Route, Any]] = {
         ),
         **_ENDED,
         "402": failure("The upstream account has no credits left"),
+        **({"404": failure("Your team has no such parent job")} if operation in ACTIONS else {}),
         "409": failure(
-            "The Idempotency-Key stands for another request, or with such an `Accept`: the job was cancelled"
+            f"{conflicts}; or the action does not fit the parent job" if operation in ACTIONS else conflicts
         ),
         "413": failure("The body is larger than 1 MiB"),
-    },
+    }
+
+
+ANSWERS: Final[dict[Route, Any]] = {
+    **{("POST", f"/v2/{operation}"): _submitted(operation) for operation in OPERATIONS},
     ("GET", "/v2/jobs"): {
         "200": answer("A page of jobs", ref("JobList")),
         "403": failure("Another team's jobs, and the key lacks the scope `ops`"),
@@ -180,33 +190,60 @@ ANSWERS: Final[dict[Route, Any]] = {
     },
 }
 
-BODIES: Final[dict[Route, Any]] = {
-    ("POST", "/v2/images/generate"): {
-        "required": True,
-        "content": {
-            "application/json": {
-                "schema": {
-                    "type": "object",
-                    "required": ["model"],
-                    "properties": {
-                        "model": {"type": "string"},
-                        "prompt": {"type": "string"},
-                        "metadata": {"type": "object"},
-                        "priority": {"type": "integer"},
-                        "webhook_url": {"type": "string", "format": "uri"},
-                        "webhookUrl": {"type": "string", "format": "uri"},
-                        "webhookEvents": {"type": "array", "items": {"enum": ["progress", "completed", "failed"]}},
-                    },
-                },
-                "example": {
-                    "model": "flux-1.1-pro-ultra",
-                    "prompt": "a lighthouse in a storm",
-                    "fluxParams": {"aspect_ratio": "16:9", "output_format": "png"},
-                },
-            }
+_OWN_FIELDS: Final[dict[str, Any]] = {
+    "metadata": {"type": "object"},
+    "priority": {"type": "integer"},
+    "webhook_url": {"type": "string", "format": "uri"},
+    "webhookUrl": {"type": "string", "format": "uri"},
+    "webhookEvents": {"type": "array", "items": {"enum": ["progress", "completed", "failed"]}},
+}
+_URL: Final = "https://example.com/in"
+_EXAMPLES: Final[dict[str, dict[str, Any]]] = {
+    "images/generate": {
+        "model": "flux-1.1-pro-ultra",
+        "prompt": "a lighthouse in a storm",
+        "fluxParams": {"aspect_ratio": "16:9", "output_format": "png"},
+    },
+    "images/upscale": {"model": "topaz-image-upscale", "topazUpscaleParams": {"image": f"{_URL}.png"}},
+    "images/edit": {
+        "model": "flux-fill-pro",
+        "fluxFillParams": {
+            "mode": "inpaint",
+            "image": f"{_URL}.png",
+            "mask": f"{_URL}-mask.png",
+            "prompt": "a red door",
         },
     },
+    "images/background-remove": {"model": "bria-bg-remove", "briaBgRemoveParams": {"image": f"{_URL}.png"}},
+    "images/midjourney/action": {"action": "upsample", "parentJobId": JOB_ID, "index": 1},
+    "videos/generate": {"model": "kling-2.6", "prompt": "waves at night", "klingParams": {"duration": 5}},
+    "videos/upscale": {
+        "model": "topaz-video-upscale",
+        "topazVideoParams": {"video": f"{_URL}.mp4", "target_resolution": "1080p", "target_fps": 30},
+    },
+    "videos/edit": {
+        "model": "wan-2.7-videoedit",
+        "prompt": "make it snow",
+        "wan27VideoeditParams": {"video": f"{_URL}.mp4"},
+    },
+    "music/generate": {"model": "suno", "prompt": "a shanty for a lighthouse keeper"},
+    "music/suno/action": {"action": "extend", "parentJobId": JOB_ID, "index": 1},
 }
+"""One of each operation; the upstream's own reference has the others."""
+
+
+def _body(operation: str) -> dict[str, Any]:
+    """What a submission holds, as far as it is the same for all models."""
+    named: dict[str, Any] = {"model": TEXT, "prompt": TEXT}
+    if operation in ACTIONS:
+        named = {"action": TEXT, "parentJobId": {"type": "string", "format": "uuid"}}
+    required = list(named) if operation in ACTIONS else ["model"]
+    schema = {"type": "object", "required": required, "properties": named | _OWN_FIELDS}
+    content = {"application/json": {"schema": schema, "example": _EXAMPLES[operation]}}
+    return {"required": True, "content": content}
+
+
+BODIES: Final[dict[Route, Any]] = {("POST", f"/v2/{operation}"): _body(operation) for operation in OPERATIONS}
 
 _OF_SUBMISSIONS: Final = [
     header("Idempotency-Key", "At most 255 characters"),
@@ -220,7 +257,7 @@ _OF_SUBMISSIONS: Final = [
 ]
 
 PARAMETERS: Final[dict[Route, Any]] = {
-    ("POST", "/v2/images/generate"): _OF_SUBMISSIONS,
+    **{("POST", f"/v2/{operation}"): _OF_SUBMISSIONS for operation in OPERATIONS},
     ("POST", "/v1/jobs/{job_id}/retry"): _OF_SUBMISSIONS,
     ("GET", "/v2/jobs"): [
         query("status", {"type": "string", "enum": list(STATUSES)}),

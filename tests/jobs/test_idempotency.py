@@ -220,8 +220,9 @@ async def test_out_of_credits_is_told_with_its_numbers(service: Service, simulat
 
 
 async def test_what_the_upstream_finds_wrong_is_told_in_its_words(
-    service: Service, simulator: RunningSimulator
+    serve: Callable[..., Any], simulator: RunningSimulator
 ) -> None:
+    service = await serve(simulator, validation="off")
     body = {"model": "midjourney", "prompt": "x" * 2001, "midjourneyParams": [], "size": "big"}
     verbatim = await said_by(simulator, body)
     assert len(verbatim.json()["details"]) == 3

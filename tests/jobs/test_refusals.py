@@ -40,6 +40,15 @@ def test_after_the_202_a_refusal_that_blames_no_request_ends_no_job(status: int)
     assert fate(status, refusable=False) == "wait"
 
 
+def test_a_404_that_speaks_of_an_actions_parent_is_about_the_request() -> None:
+    gone = {"error": "Parent job not found"}
+
+    assert (fate(404, gone, goes_on=True), fate(404, gone, goes_on=True, refusable=False)) == ("tell", "end")
+    assert fate(404, gone, goes_on=True, first=False) == "wait"
+    assert fate(404, {"error": "Not Found"}, goes_on=True) == "wait"
+    assert fate(404, gone) == "wait"
+
+
 def test_out_of_credits_waits_after_the_202() -> None:
     assert fate(402, refusable=False) == "wait for credits"
 

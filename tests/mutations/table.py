@@ -89,9 +89,8 @@ MUTATIONS: Final = (
     Mutation(
         2,
         "app/jobs/queries/acceptance.py",
-        "CAST(convert_from(body, 'UTF8') AS jsonb), body,",
-        "CAST(convert_from(body, 'UTF8') AS jsonb),"
-        " convert_to(CAST(convert_from(body, 'UTF8') AS jsonb) #>> '{{}}', 'UTF8'),",
+        "        body, CAST(metadata AS jsonb),",
+        "        convert_to(CAST(convert_from(body, 'UTF8') AS jsonb) #>> '{{}}', 'UTF8'), CAST(metadata AS jsonb),",
         "JSONB has its own order and numbers",
     ),
     Mutation(
@@ -104,8 +103,8 @@ MUTATIONS: Final = (
     Mutation(
         2,
         "app/jobs/refusals.py",
-        "if not first or refusal.status not in TELLING:",
-        "if refusal.status not in TELLING:",
+        "if not first or refusal.status not in telling:",
+        "if refusal.status not in telling:",
         "a refusal to a repetition derives another key or fails a job that the upstream may hold",
     ),
     Mutation(

@@ -17,7 +17,8 @@ from app.apiframe.operations import IMAGES_GENERATE
 from app.auth import find_caller, key_hash
 from app.clock import SettableClock
 from app.jobs import dispatch, expire, reconcile, upstream
-from app.jobs.submit import accept, read_submission
+from app.jobs.bodies import read_body
+from app.jobs.submit import accept, make_job
 from app.simulator.server import RunningSimulator
 from app.webhooks.receive import apply, read_webhook
 from tests.harness import (
@@ -139,8 +140,8 @@ async def test_kernel_rule_5_batches_of_the_same_idempotency_keys_in_opposite_or
     assert caller is not None
 
     async def submit(service: Service, *keys: str) -> dict[str, UUID]:
-        body = json.dumps(FLUX).encode()
-        jobs = [read_submission(service.ctx, caller, IMAGES_GENERATE, body, key, refusable=False) for key in keys]
+        body = read_body(IMAGES_GENERATE, json.dumps(FLUX).encode(), service.ctx.targets)
+        jobs = [await make_job(service.ctx, caller, body, key, refusable=False) for key in keys]
         accepted = await asyncio.gather(*(service.ctx.batched(accept, job) for job in jobs))
         return {key: each.job_id for key, each in zip(keys, accepted, strict=True)}
 
@@ -198,7 +199,7 @@ async def test_kernel_rule_5_a_batch_that_postgresql_gave_up_for_another_is_run_
 async def test_kernel_rule_8_a_submission_whose_commit_was_lost_is_accepted_once_and_sent_once(
     database_url: str, simulate: Simulate, step: str, moment: Literal["before", "after"]
 ) -> None:
-    simulator = simulate(hold=True)
+    simulator = simulate(hold=True, document="absent")  # keeping that would be a commit of its own
     wire = PostgresWire(database_url)
     async with wire.open() as url, running_service(settings_for(url, simulator, loops=False)) as service:
         service.ctx.clock = clock = SettableClock()

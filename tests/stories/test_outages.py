@@ -12,6 +12,7 @@ from typing import Any
 from app.clock import SettableClock
 from app.jobs import breaker, dispatch
 from app.jobs.claim import claim_jobs
+from app.jobs.upstream import is_introduced
 from app.simulator.server import RunningSimulator
 from tests.harness import FLUX, FrozenClock, Service, books, eventually, tell
 
@@ -113,6 +114,7 @@ async def test_everything_accepted_while_the_upstream_was_down_completes_when_it
 ) -> None:
     simulator = simulate(max_concurrent_jobs=5, generate_seconds=0.05)
     one, other = [await serve(simulator, sweep_seconds=0.2, max_in_flight=5) for _ in range(2)]
+    assert [await is_introduced(service.ctx) for service in (one, other)] == [True, True]
     await tell(simulator, "faults", down=1, down_by="cut")
 
     jobs = await asyncio.gather(*(service.caller.accepted(FLUX) for _ in range(20) for service in (one, other)))

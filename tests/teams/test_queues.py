@@ -14,8 +14,9 @@ from app.auth import Caller as Known
 from app.errors import TooMany
 from app.jobs import dispatch
 from app.jobs.admission import is_allowed
+from app.jobs.bodies import read_body
 from app.jobs.queries.acceptance import NewJob
-from app.jobs.submit import Accepted, accept, read_submission
+from app.jobs.submit import Accepted, accept, make_job
 from app.simulator.server import RunningSimulator
 from tests.harness import FLUX, Caller, Service, books, refused
 from tests.locks import ACCEPTANCES, blocked, stopped_at
@@ -125,7 +126,8 @@ async def test_a_batch_lets_in_the_first_that_find_room_and_answers_the_same_whe
 
 async def submission(service: Service, caller: Caller, team: str, key: str | None) -> NewJob:
     known = Known(caller.key_id, UUID(await team_id_of(service, team)), team, frozenset(("submit",)))
-    return read_submission(service.ctx, known, "images/generate", msgspec.json.encode(FLUX), key, refusable=False)
+    body = read_body("images/generate", msgspec.json.encode(FLUX), service.ctx.targets)
+    return await make_job(service.ctx, known, body, key, refusable=False)
 
 
 async def test_what_a_team_may_not_use_is_refused_before_anything_is_kept(

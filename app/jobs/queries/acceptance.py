@@ -12,13 +12,14 @@ import msgspec
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.apiframe.operations import PARENT
 from app.db import AnyRow
 from app.jobs.queries.reading import ANNOUNCED_COLUMNS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewJob:
-    """A submission that passed every check, ready to be inserted."""
+    """A submission that passed every check, ready to be inserted. `body` is what goes upstream, its parent's id as well."""
 
     id: UUID
     team_id: UUID
@@ -36,6 +37,7 @@ class NewJob:
     refusable: bool
     retry_of: UUID | None = None
     retried_by: str | None = None  # for the audit log: somebody of another team has the job tried again
+    parent_id: UUID | None = None
 
 
 async def insert_idempotency_keys(tx: AsyncConnection, jobs: Sequence[NewJob]) -> set[UUID]:
@@ -125,6 +127,7 @@ async def insert_jobs(tx: AsyncConnection, jobs: Sequence[NewJob], *, inline: ti
             "dispatch_ats": [job.created_at + inline if job.refusable else job.created_at for job in jobs],
             "refusables": [job.refusable for job in jobs],
             "retries_of": [job.retry_of for job in jobs],
+            "parents": [job.parent_id for job in jobs],
         },
     )
     inserted = {row.id: row for row in rows}
@@ -134,18 +137,20 @@ async def insert_jobs(tx: AsyncConnection, jobs: Sequence[NewJob], *, inline: ti
 _INSERT_JOBS: Final = text(
     f"""
     INSERT INTO jobs (id, team_id, key_id, operation, model, input, wire_body, metadata, priority, callback,
-        idempotency_key, upstream_account, created_at, updated_at, refusable, status, dispatch_at, retry_of)
-    SELECT id, team_id, key_id, operation, model, CAST(convert_from(body, 'UTF8') AS jsonb), body,
-        CAST(metadata AS jsonb), priority, CAST(callback AS jsonb), idempotency_key, account, created_at, created_at,
-        refusable, 'QUEUED', dispatch_at, retry_of
+        idempotency_key, upstream_account, created_at, updated_at, refusable, status, dispatch_at, retry_of, parent_id)
+    SELECT id, team_id, key_id, operation, model,
+        CAST(convert_from(body, 'UTF8') AS jsonb) || CASE WHEN parent_id IS NULL THEN '{{}}'
+            ELSE jsonb_build_object('{PARENT}', parent_id) END,
+        body, CAST(metadata AS jsonb), priority, CAST(callback AS jsonb), idempotency_key, account, created_at,
+        created_at, refusable, 'QUEUED', dispatch_at, retry_of, parent_id
     FROM unnest(
         CAST(:ids AS uuid[]), CAST(:team_ids AS uuid[]), CAST(:key_ids AS uuid[]), CAST(:operations AS text[]),
         CAST(:models AS text[]), CAST(:bodies AS bytea[]), CAST(:metadatas AS text[]), CAST(:priorities AS integer[]),
         CAST(:callbacks AS text[]), CAST(:idempotency_keys AS text[]), CAST(:accounts AS text[]),
         CAST(:created_ats AS timestamptz[]), CAST(:dispatch_ats AS timestamptz[]), CAST(:refusables AS boolean[]),
-        CAST(:retries_of AS uuid[])
+        CAST(:retries_of AS uuid[]), CAST(:parents AS uuid[])
     ) AS new (id, team_id, key_id, operation, model, body, metadata, priority, callback, idempotency_key, account,
-        created_at, dispatch_at, refusable, retry_of)
+        created_at, dispatch_at, refusable, retry_of, parent_id)
     ON CONFLICT (id) DO NOTHING
     RETURNING {ANNOUNCED_COLUMNS}
     """  # noqa: S608 - the only part put in is a constant of ours
@@ -159,8 +164,22 @@ async def find_original(connection: AsyncConnection, team_id: UUID | None, job_i
 
 _FIND_ORIGINAL: Final = text(
     """
-    SELECT team_id, key_id, operation, model, wire_body, metadata, priority, callback, status, upstream_account FROM jobs
-    WHERE id = :id AND (CAST(:team_id AS uuid) IS NULL OR team_id = :team_id)
+    SELECT team_id, key_id, operation, model, wire_body, metadata, priority, callback, status, parent_id,
+        upstream_account
+    FROM jobs WHERE id = :id AND (CAST(:team_id AS uuid) IS NULL OR team_id = :team_id)
+    """
+)
+
+
+async def find_parent(connection: AsyncConnection, team_id: UUID, job_id: UUID) -> AnyRow | None:
+    """What an action has to know of the team's job that it goes on from."""
+    return (await connection.execute(_FIND_PARENT, {"id": job_id, "team_id": team_id})).one_or_none()
+
+
+_FIND_PARENT: Final = text(
+    """
+    SELECT id, operation, model, status, upstream_id, upstream_account FROM jobs
+    WHERE id = :id AND team_id = :team_id
     """
 )
 
