@@ -11,6 +11,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
@@ -20,6 +21,7 @@ import pytest
 
 from app.apiframe.signature import WEBHOOK_PATH
 from app.main import ROUTES
+from app.simulator.loras import Lora
 from app.simulator.server import RunningSimulator
 from tests.harness import FLUX, Caller, Service, eventually, running_service, settings_for
 from tests.receivers import Receiver, receiving
@@ -37,6 +39,15 @@ class One:
 
     thing: str
     body: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Named:
+    """A route that is told of one thing in its body, under `field`: the name of A's thing, and the rest of the body."""
+
+    thing: str
+    field: str
+    body: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -73,10 +84,28 @@ class Open:
 MODEL: Final = "flux-2-max"
 """What A alone has used."""
 
-Way = One | Many | Stream | Own | Admins | Open
+Way = One | Named | Many | Stream | Own | Admins | Open
 
 TABLE: Final[dict[Route, Way]] = {
     ("POST", "/v2/images/generate"): Own(),
+    ("POST", "/v2/images/upscale"): Own(),
+    ("POST", "/v2/images/edit"): Own(),
+    ("POST", "/v2/images/background-remove"): Own(),
+    ("POST", "/v2/images/midjourney/action"): Named("job", "parentJobId", {"action": "upsample", "index": 1}),
+    ("POST", "/v2/videos/generate"): Own(),
+    ("POST", "/v2/videos/upscale"): Own(),
+    ("POST", "/v2/videos/edit"): Own(),
+    ("POST", "/v2/music/generate"): Own(),
+    ("POST", "/v2/music/suno/action"): Named("job", "parentJobId", {"action": "stems", "index": 1}),
+    ("GET", "/v2/models"): Open(),
+    ("POST", "/v2/uploads"): Own(),
+    ("POST", "/v2/assets/create"): Own(),
+    ("GET", "/v2/assets/{asset_id}"): One("asset"),
+    ("POST", "/v2/loras"): Own(),
+    ("GET", "/v2/loras"): Many(),
+    ("GET", "/v2/loras/{lora_id}"): One("lora"),
+    ("DELETE", "/v2/loras/{lora_id}"): One("lora"),
+    ("GET", "/v2/me"): Many(),
     ("GET", "/v2/jobs"): Many("scope=team&include_models=true"),
     ("GET", "/v2/jobs/{job_id}"): One("job"),
     ("GET", "/v1/jobs/{job_id}/trace"): One("job"),
@@ -124,8 +153,6 @@ TABLE: Final[dict[Route, Way]] = {
     ("GET", "/healthz"): Open(),
     ("GET", "/readyz"): Open(),
     ("GET", "/metrics"): Open(),
-    # The rest of Apiframe's surface: /v2/loras, /v2/assets, /v2/uploads, /v2/models, /v2/me, POST /v2/{operation}.
-    # A thing of A's that the upstream keeps (a LoRA, an asset, a parent job) gets a field in `Things` and a `One`.
 }
 
 
@@ -143,6 +170,8 @@ class Things:
     file: str
     key: str
     team: str
+    asset: str
+    lora: str
     fact: str
     model: str
 
@@ -168,12 +197,12 @@ async def world(database_url: str, simulator: RunningSimulator, tmp_path: Path) 
     settings = settings_for(database_url, simulator, archive_url=f"file://{tmp_path}/files")
     async with receiving() as receiver, running_service(settings) as service:
         a, b = await service.new_caller("a", SCOPES), await service.new_caller("b", SCOPES)
-        things = await make_things(service, a, receiver)
+        things = await make_things(service, simulator, a, receiver)
         own_job = await b.accepted(FLUX | {"prompt": "of b"})
         yield World(service, a, b, things, own_job)
 
 
-async def make_things(service: Service, a: Caller, receiver: Receiver) -> Things:
+async def make_things(service: Service, simulator: RunningSimulator, a: Caller, receiver: Receiver) -> Things:
     subscription = await made(a, "/v1/subscriptions", {"url": receiver.url, "types": ["job.*"]})
     deaf = await made(a, "/v1/subscriptions", {"url": "http://127.0.0.1:9/hook", "types": ["job.queued"]})
     job_id = await a.accepted(FLUX | {"model": MODEL, "prompt": "of a", "metadata": {"fact": "only of a"}})
@@ -198,9 +227,23 @@ async def make_things(service: Service, a: Caller, receiver: Receiver) -> Things
         file=job["files"][0]["id"],
         key=str(a.key_id),
         team=await team_id_of(service, "a"),
+        asset=(await made(a, "/v2/assets/create", {"url": "https://a.example/a.png", "type": "image"}))["assetId"],
+        lora=await make_lora(service, simulator, a),
         fact="only of a",
         model=MODEL,
     )
+
+
+async def make_lora(service: Service, simulator: RunningSimulator, a: Caller) -> str:
+    """A LoRA as the upstream has it, and that it is team A's."""
+    lora_id = str(uuid4())
+    simulator.world.loras[lora_id] = Lora(lora_id, "main", {"name": "of a"}, 15, 1, datetime.now(UTC))
+    async with service.ctx.db.transaction() as tx:
+        await tx.exec_driver_sql(
+            "INSERT INTO belongings SELECT $1, 'lora', $2, team_id, id, now() FROM api_keys WHERE id = $3",
+            (service.ctx.account, lora_id, a.key_id),
+        )
+    return lora_id
 
 
 async def give_up(service: Service, subscription_id: str) -> None:
@@ -216,6 +259,11 @@ async def made(caller: Caller, path: str, body: Mapping[str, Any], *, status: in
     answer = await caller.http.post(path, json=body)
     assert answer.status_code == status, answer.text
     return dict(answer.json())
+
+
+def body_of(way: One | Named, thing: str) -> Mapping[str, Any] | None:
+    """What is sent: with the thing in it where it is told of there."""
+    return {**way.body, way.field: thing} if isinstance(way, Named) else way.body
 
 
 async def ask(caller: Caller, route: Route, thing: str, body: Mapping[str, Any] | None) -> httpx.Response:
@@ -240,6 +288,7 @@ def test_every_route_to_one_thing_names_a_thing_of_team_a() -> None:
             assert isinstance(way, One), f"{method} {path} takes an id: make it a One"
         if isinstance(way, One):
             assert path.count("{") == 1
+        if isinstance(way, One | Named):
             assert way.thing in Things.__dataclass_fields__
 
 
@@ -249,10 +298,10 @@ def test_every_route_to_one_thing_names_a_thing_of_team_a() -> None:
 async def test_one_thing_of_another_team_is_the_same_404_as_one_that_does_not_exist(world: World) -> None:
     before = await everything(world)
     for route, way in TABLE.items():
-        if not isinstance(way, One):
+        if not isinstance(way, One | Named):
             continue
         thing = getattr(world.things, way.thing)
-        seen, unknown = [await ask(world.b, route, each, way.body) for each in (thing, str(uuid4()))]
+        seen, unknown = [await ask(world.b, route, each, body_of(way, each)) for each in (thing, str(uuid4()))]
         assert (seen.status_code, unknown.status_code) == (404, 404), f"{route}: {seen.status_code} {seen.text}"
         assert seen.content == unknown.content, route
         for answer in (seen, unknown):
@@ -267,9 +316,10 @@ async def test_the_same_things_are_there_for_their_own_team(world: World) -> Non
     admin = await new_admin(world.service)
     last = ("DELETE", "cancel")
     for route, way in sorted(TABLE.items(), key=lambda entry: entry[0][0] in last or entry[0][1].endswith(last)):
-        if isinstance(way, One) and not route[1].endswith("/stream"):
+        if isinstance(way, One | Named) and not route[1].endswith("/stream"):
             caller = admin if route[0] != "GET" and route[1].startswith(("/v1/keys", "/v1/teams")) else world.a
-            answer = await ask(caller, route, getattr(world.things, way.thing), way.body)
+            thing = getattr(world.things, way.thing)
+            answer = await ask(caller, route, thing, body_of(way, thing))
             assert answer.status_code in (200, 201, 202, 204, 409, 503), f"{route}: {answer.status_code} {answer.text}"
 
 
@@ -354,6 +404,6 @@ async def test_what_needs_no_key_tells_of_no_team(world: World) -> None:
         for route, way in TABLE.items():
             if isinstance(way, Open) and "{" not in route[1]:
                 answer = await anyone.request(*route)
-                assert not [thing for thing in world.things.secrets() if thing in answer.text], route
+                assert not [thing for thing in world.things.secrets() - {MODEL} if thing in answer.text], route
             elif not isinstance(way, Open):
                 assert (await anyone.request(*route)).status_code == 401, route
