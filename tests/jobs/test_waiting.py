@@ -200,7 +200,7 @@ async def test_what_is_not_kept_in_time_is_had_from_the_upstream(archive: Archiv
 async def test_a_kept_file_of_another_kind_is_not_given_for_one_that_could_not_be_kept(
     archive: Archive, source: Source
 ) -> None:
-    lost = source.serve("a.png", PICTURE, redirect_to="http://10.0.0.1/a.png")
+    lost = source.serve("a.png", PICTURE, declared_length=10**12)
     result = {"audio": source.serve("a.wav", wav()), "images": [lost]}
     answer, _ = await ended(archive, result, **WANT_PICTURE)
     assert (answer.status_code, answer.headers["Location"]) == (303, lost)
