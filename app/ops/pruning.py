@@ -71,6 +71,8 @@ async def _remove_objects(ctx: Context, objects: Objects) -> list[UUID]:
     """
     async with ctx.db.reading() as connection:
         condemned = await keeping.list_condemned(connection, after=ctx.condemned_after, limit=FILES_AT_ONCE)
+        if not condemned:
+            condemned = await keeping.list_condemned(connection, after=UUID(int=0), limit=FILES_AT_ONCE)
     removed: list[UUID] = []
     errors: list[str] = []
     for row in condemned:
@@ -83,8 +85,6 @@ async def _remove_objects(ctx: Context, objects: Objects) -> list[UUID]:
                 break
         else:
             removed.append(row.id)
-    if len(condemned) < FILES_AT_ONCE and len(errors) < MOST_ERRORS:
-        ctx.condemned_after = UUID(int=0)
     if errors:
         log.warning("files.not_removed", files=len(errors), error=errors[0])
     return removed

@@ -200,7 +200,7 @@ async def test_what_is_not_kept_in_time_is_had_from_the_upstream(archive: Archiv
 async def test_a_kept_file_of_another_kind_is_not_given_for_one_that_could_not_be_kept(
     archive: Archive, source: Source
 ) -> None:
-    lost = source.serve("a.png", PICTURE, redirect_to="http://10.0.0.1/a.png")
+    lost = source.serve("a.png", PICTURE, declared_length=10**12)
     result = {"audio": source.serve("a.wav", wav()), "images": [lost]}
     answer, _ = await ended(archive, result, **WANT_PICTURE)
     assert (answer.status_code, answer.headers["Location"]) == (303, lost)
@@ -208,7 +208,7 @@ async def test_a_kept_file_of_another_kind_is_not_given_for_one_that_could_not_b
 
 async def test_the_way_to_a_url_that_is_not_ascii_is_told_in_ascii(archive: Archive, source: Source) -> None:
     url = source.serve("\u00fc%20\u4e2d.png", png(), status=503)
-    _, answer = await ended(archive, {"images": [url]}, accept="image/*", prefer="wait=1")
+    answer, _ = await ended(archive, {"images": [url]}, Accept="image/*", Prefer="wait=1")
     assert (answer.status_code, answer.json()["url"]) == (303, url)
     assert answer.headers["Location"] == f"{source.url}/%C3%BC%20%E4%B8%AD.png"
 

@@ -17,6 +17,7 @@ import httpx
 import psutil
 import pytest
 
+from app.jobs.archiving import SHARE
 from app.simulator.server import RunningSimulator
 from tests.media import Film, jpeg
 from tests.objects import SIGNED, S3Server, s3_place
@@ -60,7 +61,7 @@ def test_a_service_that_is_killed_in_the_middle_of_a_file_keeps_it_after_all(
 ) -> None:
     simulator = settings.pop("simulator")
     kept = folder / ".framehook" / "files"
-    films = [Film(9_000_000, seed=number) for number in range(3)]
+    films = [Film(9_000_000, seed=number) for number in range(SHARE)]
 
     async def story() -> None:
         async with sourcing() as source:
@@ -76,7 +77,7 @@ def test_a_service_that_is_killed_in_the_middle_of_a_file_keeps_it_after_all(
             job_id = submit(caller)
             finish(simulator, job_id, {"videos": urls})
             eventually(lambda: sum(asked.sent >= FETCHED for asked in source.requests) == len(urls))
-            assert query(database_url, STATUSES) == ["pending"] * 3
+            assert query(database_url, STATUSES) == ["pending"] * SHARE
             assert read(caller, job_id)["files"] == []
         service.kill_all()
         assert list(kept.rglob("*#1")), "nothing was left behind, so this shows nothing"
@@ -86,7 +87,7 @@ def test_a_service_that_is_killed_in_the_middle_of_a_file_keeps_it_after_all(
         query(database_url, "UPDATE files SET due_at = now() RETURNING id")
         service = launch("serve", **settings)
         with client(ready(service)) as caller:
-            eventually(lambda: query(database_url, STATUSES) == ["stored"] * 3)
+            eventually(lambda: query(database_url, STATUSES) == ["stored"] * SHARE)
             (job,) = caller.get("/v2/jobs").json()["jobs"]
             assert [file["sha256"] for file in job["files"]] == [film.sha256 for film in films]
             for file, film in zip(job["files"], films, strict=True):
