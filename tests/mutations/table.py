@@ -25,6 +25,7 @@ RULES: Final = {
     7: "What is claimed starts now and ends well before its lease; outcomes are recorded under that lease only",
     8: "A COMMIT of unknown fate is looked up before anybody is answered; a client that leaves cancels nothing",
     9: "Only receipts that were applied keep later ones from being applied",
+    10: "What is reserved and spent is within the budget at acceptance; each job is settled or released once",
     15: "Result files are written down with their job's end; what one attempt has stored whole, under its lease, is served",
 }
 """The kernel's rules that can be broken today."""
@@ -325,13 +326,33 @@ MUTATIONS: Final = (
         "a caller whose job is kept is told that the database is away",
     ),
     Mutation(
+        10,
+        "app/teams/ledger.py",
+        "left[job.team_id] -= credits_",
+        "left[job.team_id] -= 0",
+        "jobs that are accepted together do not count for one another",
+    ),
+    Mutation(
+        10,
+        "app/teams/queries/ledger.py",
+        "-coalesce(held.credits, 0), coalesce(ended.credits, 0)",
+        "0, coalesce(ended.credits, 0)",
+        "what was reserved for a job stays reserved for ever",
+    ),
+    Mutation(
+        10,
+        "app/teams/queries/ledger.py",
+        "CASE WHEN ended.credits IS NULL THEN 'release' ELSE 'settle' END",
+        "'release'",
+        "a job that completes after its release is not settled any more",
+    ),
+    Mutation(
         15,
         "app/jobs/observe.py",
-        "await insert_files(tx, [file for job in ended for file in files_of(job, ctx.archived, ctx.now())], now=ctx.now())",
-        "wanted = [file for job in ended for file in files_of(job, ctx.archived, ctx.now())]\n"
-        "    async def write_down() -> None:\n"
+        "await insert_files(tx, files, now=ctx.now())",
+        "async def write_down() -> None:\n"
         "        async with ctx.db.transaction() as other:\n"
-        "            await insert_files(other, wanted, now=ctx.now())\n"
+        "            await insert_files(other, files, now=ctx.now())\n"
         "    ctx.start(write_down())",
         "files are written down after their job's end, and a crash in between forgets them",
     ),

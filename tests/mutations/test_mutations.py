@@ -60,7 +60,7 @@ def run_rules(copy: Path, postgres_url: str, names: str, *options: str) -> Run:
     environment = os.environ | {"TEST_DATABASE_URL": postgres_url, "PYTHONDONTWRITEBYTECODE": "1"}
     environment.pop("PYTEST_ADDOPTS", None)
     ended = subprocess.run(
-        [*command, *options, "tests/stories", "tests/archive"],
+        [*command, *options, "tests/stories", "tests/archive", "tests/teams"],
         cwd=copy,
         env=environment,
         stdout=subprocess.PIPE,

@@ -83,7 +83,7 @@ async def submit(service: Service, number: int) -> httpx.Response:
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-async def test_of_a_hundred_submissions_at_once_exactly_as_many_are_accepted_as_the_budget_has(
+async def test_kernel_rule_10_of_a_hundred_submissions_at_once_exactly_as_many_are_accepted_as_the_budget_has(
     database_url: str, simulate: Simulate, processes: int
 ) -> None:
     simulator = await asyncio.to_thread(simulate, hold=True)
@@ -106,7 +106,7 @@ async def test_of_a_hundred_submissions_at_once_exactly_as_many_are_accepted_as_
         assert (await one.rows("SELECT count(*) AS n FROM jobs"))[0].n == 50
 
 
-async def test_what_fails_is_released_and_what_completes_is_settled_once_at_what_it_cost(
+async def test_kernel_rule_10_what_fails_is_released_and_what_completes_is_settled_once_at_what_it_cost(
     serve: Callable[..., Any], simulate: Simulate
 ) -> None:
     simulator = await asyncio.to_thread(simulate, hold=True)
@@ -148,7 +148,7 @@ async def test_a_submission_that_the_budget_does_not_reach_for_leaves_nothing_an
     assert await balance(service) == (10, 0)
 
 
-async def test_a_job_that_completes_after_we_gave_it_up_is_settled_after_its_release(
+async def test_kernel_rule_10_a_job_that_completes_after_we_gave_it_up_is_settled_after_its_release(
     serve: Callable[..., Any], simulate: Simulate
 ) -> None:
     simulator = await asyncio.to_thread(simulate, hold=True)
