@@ -23,6 +23,7 @@ from app.jobs import admission, dispatch
 from app.jobs.announce import announce_accepted
 from app.jobs.bodies import TOO_DEEP, Body, check_idempotency_key, read_body
 from app.jobs.checking import find_faults
+from app.jobs.materials import find_foreign
 from app.jobs.parents import Parent, find_parent
 from app.jobs.queries import acceptance
 from app.jobs.queries.acceptance import NewJob
@@ -89,6 +90,8 @@ async def make_job(ctx: Context, caller: Caller, body: Body, idempotency_key: st
     except RecursionError:
         raise Invalid(TOO_DEEP) from None
     if faults:
+        raise Invalid(details=faults)
+    if faults := await find_foreign(ctx, caller, body.theirs):
         raise Invalid(details=faults)
     parent = await find_parent(ctx, caller, body.operation, body.theirs)
     return _new_job(ctx, caller, body, parent, idempotency_key, refusable=refusable)

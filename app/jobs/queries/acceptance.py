@@ -171,6 +171,22 @@ _FIND_ORIGINAL: Final = text(
 )
 
 
+async def list_foreign_loras(
+    connection: AsyncConnection, account: str, team_id: UUID, lora_ids: Collection[str]
+) -> set[str]:
+    """Which of these LoRAs are known to be another team's."""
+    parameters = {"account": account, "team_id": team_id, "ids": list(lora_ids)}
+    return {row.upstream_id for row in await connection.execute(_LIST_FOREIGN_LORAS, parameters)}
+
+
+_LIST_FOREIGN_LORAS: Final = text(
+    """
+    SELECT upstream_id FROM belongings
+    WHERE account = :account AND kind = 'lora' AND upstream_id = ANY(CAST(:ids AS text[])) AND team_id <> :team_id
+    """
+)
+
+
 async def find_parent(connection: AsyncConnection, team_id: UUID, job_id: UUID) -> AnyRow | None:
     """What an action has to know of the team's job that it goes on from."""
     return (await connection.execute(_FIND_PARENT, {"id": job_id, "team_id": team_id})).one_or_none()
