@@ -27,6 +27,7 @@ from app.jobs.materials import find_foreign
 from app.jobs.parents import Parent, find_parent
 from app.jobs.queries import acceptance
 from app.jobs.queries.acceptance import NewJob
+from app.jobs.queries.admission import delete_idempotency_keys
 from app.models.jobs import Status
 from app.teams.ledger import Wanted, reserve
 
@@ -201,8 +202,9 @@ async def accept(ctx: Context, tx: AsyncConnection, jobs: Sequence[NewJob]) -> l
     new = [job for job, answer in zip(jobs, answers, strict=True) if answer.new]
     refusals = await admission.refuse(tx, new)
     short, crossings = await reserve(tx, [_wanted(job) for job in new if job.id not in refusals], ctx.now())
-    await acceptance.release_idempotency_keys(tx, [job for job in new if job.id in short])
-    refusals |= {job_id: OverBudget(shortage.required, shortage.available) for job_id, shortage in short.items()}
+    if short:
+        await delete_idempotency_keys(tx, [job for job in new if job.id in short])
+        refusals |= {job_id: OverBudget(shortage.required, shortage.available) for job_id, shortage in short.items()}
     new = [job for job in new if job.id not in refusals]
     inserted = await acceptance.insert_jobs(tx, new, inline=timedelta(seconds=ctx.settings.inline_seconds))
     await admission.note_retries(tx, new, inserted)

@@ -69,23 +69,6 @@ _INSERT_KEYS: Final = text(
 )
 
 
-async def release_idempotency_keys(tx: AsyncConnection, jobs: Sequence[NewJob]) -> None:
-    """Give up the keys of jobs that are not accepted after all: they are free for another try."""
-    held = [job for job in jobs if job.idempotency_key is not None]
-    if held:
-        keys = {"job_ids": [job.id for job in held], "team_ids": [job.team_id for job in held]}
-        await tx.execute(_RELEASE_KEYS, keys | {"keys": [job.idempotency_key for job in held]})
-
-
-_RELEASE_KEYS: Final = text(
-    """
-    DELETE FROM idempotency_keys k
-    USING unnest(CAST(:team_ids AS uuid[]), CAST(:keys AS text[]), CAST(:job_ids AS uuid[])) AS held (team_id, key, job_id)
-    WHERE k.team_id = held.team_id AND k.key = held.key AND k.job_id = held.job_id
-    """
-)
-
-
 async def find_idempotency_keys(
     tx: AsyncConnection, pairs: Collection[tuple[UUID, str]]
 ) -> dict[tuple[UUID, str], AnyRow]:
