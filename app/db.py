@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode, urlsplit
 from uuid import uuid4
@@ -151,6 +151,12 @@ async def _undisturbed(connect: Awaitable[asyncpg.Connection]) -> asyncpg.Connec
     try:
         return await asyncio.shield(connecting)
     except asyncio.CancelledError:
-        with suppress(*OUTAGES):
-            (await connecting).terminate()
+        connecting.add_done_callback(_let_go)
+        await asyncio.wait({connecting})  # whoever is cancelled once more leaves it to the callback
         raise
+
+
+def _let_go(connecting: asyncio.Future[asyncpg.Connection]) -> None:
+    """Close a connection that nobody waits for any more."""
+    if not connecting.cancelled() and connecting.exception() is None:
+        connecting.result().terminate()

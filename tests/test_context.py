@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import threading
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
+import asyncpg
 import pytest
 
 from app import embedded
@@ -58,3 +60,34 @@ async def test_every_connection_is_closed_though_the_closer_is_cancelled(monkeyp
     with pytest.raises(asyncio.CancelledError):
         await closer
     assert ended.is_set()
+
+
+async def test_a_connection_is_closed_though_whoever_opens_it_is_cancelled_twice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As by a deadline and by the end of the process: what comes of the connecting is nobody's then."""
+    may_connect = asyncio.Event()
+    closed: list[str] = []
+
+    class Connection:
+        def terminate(self) -> None:
+            closed.append("closed")
+
+    async def connect(*_: Any, **__: Any) -> Connection:
+        await may_connect.wait()
+        return Connection()
+
+    monkeypatch.setattr(asyncpg, "connect", connect)
+    database = Database("postgresql://somebody@127.0.0.1:1/nowhere")
+    opening = asyncio.create_task(database.connect_directly())
+    for _ in range(2):
+        await asyncio.sleep(0)
+        opening.cancel()
+        await asyncio.sleep(0)
+    await asyncio.gather(opening, return_exceptions=True)
+    assert opening.cancelled()
+    may_connect.set()
+    async with asyncio.timeout(5):
+        while not closed:
+            await asyncio.sleep(0)
+    await database.close()
