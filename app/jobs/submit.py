@@ -201,7 +201,9 @@ async def accept(ctx: Context, tx: AsyncConnection, jobs: Sequence[NewJob]) -> l
             answers.append(Accepted(holder.job_id, new=holder.job_id == job.id, same=same))
     new = [job for job, answer in zip(jobs, answers, strict=True) if answer.new]
     refusals = await admission.refuse(tx, new)
-    short, crossings = await reserve(tx, [_wanted(job) for job in new if job.id not in refusals], ctx.now())
+    short, crossings = await reserve(
+        tx, ctx.account, [_wanted(job) for job in new if job.id not in refusals], ctx.now()
+    )
     if short:
         await delete_idempotency_keys(tx, [job for job in new if job.id in short])
         refusals |= {job_id: OverBudget(shortage.required, shortage.available) for job_id, shortage in short.items()}

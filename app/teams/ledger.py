@@ -76,9 +76,9 @@ def month_name(month: date) -> str:
 
 
 async def reserve(
-    tx: AsyncConnection, jobs: Sequence[Wanted], now: datetime
+    tx: AsyncConnection, account: str, jobs: Sequence[Wanted], now: datetime
 ) -> tuple[dict[UUID, Shortage], list[Crossing]]:
-    """Reserve what these jobs will most likely cost, for the teams that have a budget; in their order, as far as it goes.
+    """Reserve what these jobs will most likely cost at an upstream account, for teams that have a budget, as far as it goes.
 
     Returns the jobs that do not fit, which must not be accepted, and the thresholds that were crossed. The balances are
     locked until the commit. A job that has its reserve already, because this runs again, keeps it.
@@ -88,7 +88,7 @@ async def reserve(
     limited = [job for job in jobs if job.team_id in balances]
     if not limited:
         return {}, []
-    estimates = await queries.estimate(tx, {(job.operation, job.model) for job in limited}, default=ESTIMATE)
+    estimates = await queries.estimate(tx, account, {(job.operation, job.model) for job in limited}, default=ESTIMATE)
     known = await queries.list_reserved(tx, [job.job_id for job in limited])
     left = {team_id: row.budget - row.reserved - row.spent for team_id, row in balances.items()}
     short: dict[UUID, Shortage] = {}

@@ -91,7 +91,7 @@ def test_what_cannot_work_says_why_in_one_line_and_changes_nothing(
             Start("keys create --team a", away, "the database cannot be used: "),
             Start("keys create --team a --scopes fly", here, "unknown scope fly"),
             Start("keys list", here, "the database cannot be used: it lacks this version's tables: framehook migrate"),
-            Start("keys revoke mine", here, "mine is not a key's id"),
+            Start("keys revoke mine", here, "Key not found"),
             Start(f"simulate --port {port}", {}, taken),
             Start("demo --once", not_numbers, "; FRAMEHOOK_INLINE_SECONDS: Input should be a valid"),
         ]

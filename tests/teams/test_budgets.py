@@ -222,16 +222,16 @@ async def test_a_team_without_a_budget_reserves_nothing_and_its_spending_is_know
 async def test_a_model_without_history_is_estimated_by_the_upstreams_list(
     serve: Callable[..., Any], simulate: Simulate
 ) -> None:
-    service = await serve(await asyncio.to_thread(simulate, hold=True))
+    service = await serve(await asyncio.to_thread(simulate, hold=True), loops=False)
     await set_budget(service, 100)
     models = (
         '{"models": [{"id": "flux-1.1-pro-ultra", "costMin": 2, "costMax": 6.5}, {"id": "odd", "costMax": "much"}]}'
     )
     async with service.ctx.db.transaction() as tx:
-        await tx.exec_driver_sql(f"INSERT INTO catalogs (account, models) VALUES ('somewhere', '{models}')")
+        await tx.exec_driver_sql(f"INSERT INTO catalogs (account, models) VALUES ('{service.ctx.account}', '{models}')")
     await service.caller.accepted(FLUX, **LATER)
     assert await balance(service) == (7, 0)
-    await service.caller.accepted({"model": "odd"}, **LATER)
+    await service.caller.accepted(FLUX | {"model": "odd"}, **LATER)
     assert await balance(service) == (17, 0)
 
 

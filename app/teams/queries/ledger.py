@@ -73,11 +73,12 @@ _LOCK_BALANCES: Final = text(
 
 
 async def estimate(
-    tx: AsyncConnection, models: Collection[tuple[str, str]], *, default: int
+    tx: AsyncConnection, account: str, models: Collection[tuple[str, str]], *, default: int
 ) -> dict[tuple[str, str], int]:
     """What a job of each operation and model will cost: by its own history, else by the upstream's list, else `default`."""
     operations, names = [operation for operation, _ in models], [model for _, model in models]
-    rows = await tx.execute(_ESTIMATE, {"operations": operations, "models": names, "history": HISTORY})
+    asked = {"account": account, "operations": operations, "models": names, "history": HISTORY}
+    rows = await tx.execute(_ESTIMATE, asked)
     return {(row.operation, row.model): _whole(row.dearest, row.listed, default) for row in rows}
 
 
@@ -103,6 +104,7 @@ _ESTIMATE: Final = text(
                 models, '$.models[*] ? (@.id == $model).costMax ? (@.type() == "number")',
                 jsonb_build_object('model', asked.model)
             ) AS cost
+            WHERE catalogs.account = :account
         ) AS listed
     FROM unnest(CAST(:operations AS text[]), CAST(:models AS text[])) AS asked (operation, model)
     """
