@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
 from app.auth import key_hash
+from app.errors import Conflict
 from app.models.teams import SCOPES, TEST_SCOPES
 
 PREFIX: Final = "fh_live_"
@@ -57,7 +58,7 @@ async def create_key(
     """Make a key for a team, and the team if it is new. `key` is given only for the bootstrap key.
 
     A test key is one of the team's twin, which shares nothing with it but the beginning of its name. Raises ValueError for
-    scopes that a test key cannot have.
+    scopes that a test key cannot have, and Conflict where the name is that of a team for live keys, or the other way round.
     """
     key = key or (TEST_PREFIX if test else PREFIX) + secrets.token_urlsafe(32)
     if test and not set(scopes) <= set(TEST_SCOPES):
@@ -131,9 +132,12 @@ async def _get_or_insert_team(tx: AsyncConnection, name: str, now: datetime, *, 
         text(
             """
             INSERT INTO teams (id, name, created_at, test_of) VALUES (:id, :name, :now, :test_of)
-            ON CONFLICT (name) DO UPDATE SET name = excluded.name RETURNING id
+            ON CONFLICT (name) DO UPDATE SET name = excluded.name RETURNING id, test_of
             """
         ),
         {"id": uuid7(), "name": name, "now": now, "test_of": test_of},
     )
-    return UUID(str(inserted.scalar_one()))
+    team = inserted.one()
+    if team.test_of != test_of:
+        raise Conflict(f"The team {name} is one for {'live' if team.test_of is None else 'test'} keys")
+    return UUID(str(team.id))

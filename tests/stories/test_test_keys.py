@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from uuid import UUID
 
 import httpx
 import pytest
 
+from app.errors import Conflict
 from app.simulator.server import RunningSimulator
 from app.teams.keys import create_key
 from tests.harness import FLUX, Caller, Service, books, eventually, refused, running_service, settings_for
@@ -141,6 +143,36 @@ async def test_bad_input_is_refused_in_the_sandbox_as_it_is_live(service: Servic
     caller = await client_of_tests(service)
     for body in ({"model": "flux-1.1-pro-ultra"}, {"prompt": "no model"}, FLUX | {"surprise": 1}):
         assert refused(await caller.submit(body), 400) | {} == refused(await service.caller.submit(body), 400)
+
+
+@pytest.mark.parametrize("first", ["live", "test"])
+async def test_no_name_of_a_team_makes_a_test_key_live_or_a_live_key_a_test(service: Service, first: str) -> None:
+    """Whoever comes first has the name; money is not spent by a key that says it spends none."""
+
+    async def make(team: str, *, test: bool) -> None:
+        async with service.ctx.db.transaction() as tx:
+            await create_key(tx, team=team, scopes=("submit",), now=service.ctx.now(), test=test)
+
+    live, test = partial(make, "design (test)", test=False), partial(make, "design", test=True)
+    before, after = (live, test) if first == "live" else (test, live)
+    await before()
+    with pytest.raises(Conflict, match=r"design \(test\)"):
+        await after()
+    rows = await service.rows(
+        "SELECT prefix LIKE 'fh_test_%' AS says_test, test_of IS NOT NULL AS is_test"
+        " FROM api_keys k JOIN teams t ON t.id = k.team_id WHERE t.name LIKE 'design%'"
+    )
+    assert [row.says_test for row in rows] == [row.is_test for row in rows] == [first == "test"]
+
+
+async def test_a_team_of_tests_reserves_nothing_though_somebody_gave_it_a_budget(service: Service) -> None:
+    caller = await client_of_tests(service)
+    async with service.ctx.db.transaction() as tx:
+        await tx.exec_driver_sql("UPDATE teams SET monthly_credits = 15 WHERE name = 'tests (test)'")
+    for number in range(3):
+        await caller.accepted(FLUX | {"prompt": f"picture {number}"})
+    assert await service.rows("SELECT * FROM ledger") == []
+    assert await service.rows("SELECT * FROM balances") == []
 
 
 async def test_a_test_key_cannot_be_an_operators(service: Service) -> None:

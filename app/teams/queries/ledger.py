@@ -43,7 +43,10 @@ class Ended:
 
 
 async def lock_balances(tx: AsyncConnection, team_ids: Collection[UUID], month: date) -> Sequence[AnyRow]:
-    """Lock a month's balances of those of these teams that have a budget, in order of team; made where they are missing."""
+    """Lock a month's balances of those of these teams that have a budget, in order of team; made where they are missing.
+
+    Teams of test keys have none, whatever somebody set: what they do costs nothing.
+    """
     parameters = {"team_ids": list(team_ids), "month": month}
     limited = (await tx.execute(_LIST_LIMITED, parameters)).all()
     if not limited:
@@ -53,7 +56,10 @@ async def lock_balances(tx: AsyncConnection, team_ids: Collection[UUID], month: 
 
 
 _LIST_LIMITED: Final = text(
-    "SELECT id FROM teams WHERE id = ANY(CAST(:team_ids AS uuid[])) AND monthly_credits IS NOT NULL ORDER BY id"
+    """
+    SELECT id FROM teams
+    WHERE id = ANY(CAST(:team_ids AS uuid[])) AND monthly_credits IS NOT NULL AND test_of IS NULL ORDER BY id
+    """
 )
 _INSERT_BALANCES: Final = text(
     """
@@ -66,7 +72,7 @@ _LOCK_BALANCES: Final = text(
     """
     SELECT team_id, reserved, spent, monthly_credits AS budget
     FROM balances JOIN teams ON teams.id = team_id
-    WHERE team_id = ANY(CAST(:team_ids AS uuid[])) AND month = :month AND monthly_credits IS NOT NULL
+    WHERE team_id = ANY(CAST(:team_ids AS uuid[])) AND month = :month AND monthly_credits IS NOT NULL AND test_of IS NULL
     ORDER BY team_id FOR UPDATE OF balances
     """
 )
