@@ -22,8 +22,8 @@ from app.deliveries import subscriptions as every
 from app.deliveries import trial
 from app.deliveries.replay import ReplayRequest
 from app.errors import StartupError
-from app.jobs.queries.reading import find_team
 from app.paging import parse_id
+from app.teams.queries.teams import find_team_id
 
 Result = TypeVar("Result")
 
@@ -141,7 +141,7 @@ def _do(work: Callable[[Context, Caller], Awaitable[Result]], *, team: str | Non
     async def with_context() -> Result:
         async with open_context(read_settings()) as ctx:
             async with ctx.db.reading() as connection:
-                team_id = await find_team(connection, team) if team is not None else NOBODY
+                team_id = await find_team_id(connection, team) if team is not None else NOBODY
             if team_id is None:
                 raise StartupError(f"there is no team {team}")
             return await work(ctx, replace(ADMIN, team_id=team_id, team=team or ""))

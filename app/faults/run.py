@@ -33,9 +33,9 @@ from app.faults.processes import Fleet
 from app.faults.report import Progress, Report
 from app.faults.storm import await_ready, drain, storm, supervised
 from app.faults.subscriber import Subscriber
-from app.jobs.queries.reading import find_team
 from app.simulator.server import RunningSimulator
 from app.teams.keys import create_key
+from app.teams.queries.teams import find_team_id
 
 BUDGET: Final = 1_000_000
 """Credits that each team may spend: more than it can, so that all is reserved and nothing refused."""
@@ -134,7 +134,7 @@ async def _make_keys(settings: Settings, subscriber_url: str) -> dict[str, str]:
                 for team in TEAMS
             }
             await tx.execute(_GIVE_BUDGETS, {"credits": BUDGET, "teams": list(TEAMS)})
-            team_id = await find_team(tx, TEAMS[0])
+            team_id = await find_team_id(tx, TEAMS[0])
         assert team_id is not None, "its key was just made"
         admin = Caller(uuid7(), team_id, TEAMS[0], frozenset({"admin"}))
         await subscriptions.create(ctx, admin, {"url": subscriber_url, "types": ["*"], "allTeams": True})

@@ -23,6 +23,7 @@ from app.jobs.queries import reading
 from app.models.jobs import FINAL, STATUSES
 from app.notify import wait
 from app.paging import Cursor, find_id, parse_id, read_limit
+from app.teams.queries.teams import find_team_id
 
 LONGEST_WAIT_SECONDS: Final = 300
 LOOK_AGAIN_SECONDS: Final = 5.0
@@ -170,7 +171,7 @@ async def _identify_team(connection: AsyncConnection, caller: Caller, name: str 
         raise Forbidden("This key sees the jobs of its own team only")
     if name == ALL_TEAMS:
         return None
-    team_id = await reading.find_team(connection, name)
+    team_id = await find_team_id(connection, name)
     if team_id is None:
         raise Invalid(details={"team": ["There is no team of this name"]})
     return team_id

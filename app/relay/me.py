@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from datetime import date, datetime
 from typing import Any, Final
 from uuid import UUID, uuid5
 
@@ -17,6 +16,7 @@ from app.context import Context
 from app.db import AnyRow
 from app.jobs.claim import DEFAULT_CAP
 from app.relay.queries import get_key
+from app.teams.ledger import month_of
 
 log = structlog.get_logger()
 
@@ -99,8 +99,3 @@ def email(team: str, prefix: str) -> str:
     """An address that nobody has (RFC 2606), the same whenever it is asked for: clients of the upstream want one."""
     slug = re.sub(r"[^a-z0-9]+", "-", team.lower()).strip("-")[:40].rstrip("-") or "team"
     return f"{slug}+{prefix}@framehook.invalid"
-
-
-def month_of(now: datetime) -> date:
-    """The calendar month (UTC) that budgets of this time are of: its first day."""
-    return now.date().replace(day=1)

@@ -13,8 +13,10 @@ from app.auth import Caller
 from app.clock import timestamp
 from app.context import Context
 from app.errors import Forbidden, Invalid
+from app.paging import read_time
 from app.teams.ledger import month_name, month_of
 from app.teams.queries import usage as queries
+from app.teams.queries.teams import find_team_id
 
 GROUPS: Final = ("team", "model", "operation", "day")
 LONGEST: Final = timedelta(days=366 * 2)
@@ -35,8 +37,8 @@ class Asked:
         """Read a query string, by default this month so far by model; raise Invalid with every fault that was found."""
         faults: dict[str, list[str]] = {}
         first = month_of(now)
-        begins_at = _time(query, "from", faults) or datetime(first.year, first.month, 1, tzinfo=UTC)
-        ends_at = _time(query, "to", faults) or now
+        begins_at = read_time(query.get("from"), "from", faults) or datetime(first.year, first.month, 1, tzinfo=UTC)
+        ends_at = read_time(query.get("to"), "to", faults) or now
         groups = tuple(each.strip() for each in query.get("group_by", "model").split(",") if each.strip())
         if not set(groups) <= set(GROUPS):
             faults["group_by"] = [f"Expected some of {', '.join(GROUPS)}, with commas between them"]
@@ -50,24 +52,13 @@ class Asked:
         return cls(begins_at=begins_at, ends_at=ends_at, groups=kept, team=query.get("team"))
 
 
-def _time(query: Mapping[str, str], name: str, faults: dict[str, list[str]]) -> datetime | None:
-    if name not in query:
-        return None
-    try:
-        time = datetime.fromisoformat(query[name])
-        return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
-    except (ValueError, OverflowError):
-        faults[name] = ["Expected a date or a time in ISO 8601, such as 2026-11-01"]
-        return None
-
-
 async def read_usage(ctx: Context, caller: Caller, asked: Asked) -> dict[str, Any]:
     """The answer of `GET /v1/usage`. Raises Forbidden for another team's, Invalid where there is no team of that name."""
     name = asked.team or caller.team
     if name != caller.team and not caller.sees_all:
         raise Forbidden("This key sees the usage of its own team only")
     async with ctx.db.reading() as connection:
-        team_id = None if name == ALL_TEAMS else await queries.find_team(connection, name)
+        team_id = None if name == ALL_TEAMS else await find_team_id(connection, name)
         if team_id is None and name != ALL_TEAMS:
             raise Invalid(details={"team": ["There is no team of this name"]})
         rows = await queries.sum_usage(

@@ -10,6 +10,7 @@ import pytest
 from app.relay import me
 from app.relay.me import email
 from app.simulator.server import RunningSimulator
+from app.teams.ledger import month_of
 from tests.harness import Service, books, refused, tell
 from tests.relay.upstreams import Fits, Upstream
 
@@ -38,7 +39,7 @@ async def test_a_budget_is_what_is_left_of_it(quiet: Service, simulator: Running
 
     await quiet.rows("UPDATE teams SET monthly_credits = 100 RETURNING 1")
     assert await left() == 100
-    month = me.month_of(quiet.ctx.now())
+    month = month_of(quiet.ctx.now())
     await quiet.rows(
         "INSERT INTO balances SELECT id, :month, 30, 25 FROM teams"
         " UNION ALL SELECT id, CAST(:month AS date) - 40, 1, 1 FROM teams RETURNING 1",

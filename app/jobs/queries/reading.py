@@ -95,12 +95,6 @@ def _page(conditions: Sequence[str], *, all_teams: bool) -> str:
     return f"SELECT {JOB_COLUMNS} FROM ({page}) AS page {order}"  # noqa: S608
 
 
-async def find_team(connection: AsyncConnection, name: str) -> UUID | None:
-    """The team of this name, or None."""
-    found: UUID | None = await connection.scalar(text("SELECT id FROM teams WHERE name = :name"), {"name": name})
-    return found
-
-
 _MODELS: Final = text(
     """
     SELECT DISTINCT found.model

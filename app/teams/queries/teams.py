@@ -46,6 +46,12 @@ async def find_team(connection: AsyncConnection, name: str) -> AnyRow | None:
     return (await connection.execute(text(statement), {"name": name})).one_or_none()
 
 
+async def find_team_id(connection: AsyncConnection, name: str) -> UUID | None:
+    """The id of the team of this name."""
+    found: UUID | None = await connection.scalar(text("SELECT id FROM teams WHERE name = :name"), {"name": name})
+    return found
+
+
 async def list_teams(connection: AsyncConnection, *, after: UUID | None, limit: int) -> Sequence[AnyRow]:
     """Teams in the order in which they were made, from behind this one on."""
     statement = f"""

@@ -20,12 +20,6 @@ _COLUMNS: Final = {
 }
 
 
-async def find_team(connection: AsyncConnection, name: str) -> UUID | None:
-    """The team of this name, or None."""
-    found: UUID | None = await connection.scalar(text("SELECT id FROM teams WHERE name = :name"), {"name": name})
-    return found
-
-
 async def sum_usage(
     connection: AsyncConnection,
     team_id: UUID | None,
