@@ -13,6 +13,7 @@ webhook (`webhooks/`) or is asked (`jobs/reconcile`), and every word it says goe
     sandbox            what stands in the upstream's place for test keys
     simulator          a bundled Apiframe, which imports nothing from `apiframe`
     relay              the upstream's operations that make no job, passed through, and what is whose there
+    dashboard          the pages at /ops, for whoever runs the service
     ops                health, status, metrics, traces: reads everything, decides nothing
     webhooks           IN: verify, keep a Receipt, make an Observation
     jobs               submit, dispatch, states (pure), observe (the one door), reconcile, expire, reading, actions

@@ -83,6 +83,10 @@ class KeyRing:
         Raises Unauthenticated, Forbidden, TooMany, or what a database that is away raises.
         """
         key = request.headers.get("x-api-key") or _bearer(request.headers.get("authorization", ""))
+        return await self.caller_by_key(request, key, *scopes)
+
+    async def caller_by_key(self, request: Request, key: str, *scopes: str) -> Caller:
+        """Whoever a key belongs to. Raises as `caller` does."""
         return await self._admit(request, await self._find(key_hash(key)) if key else None, scopes)
 
     async def caller_by_id(self, request: Request, key_id: UUID, *scopes: str) -> Caller:

@@ -35,6 +35,11 @@ async def caller_by_id(request: Request, key_id: UUID, *scopes: str) -> Caller:
     return await cast(KeyRing, request.app.state.keys).caller_by_id(request, key_id, *scopes)
 
 
+async def caller_by_key(request: Request, key: str, *scopes: str) -> Caller:
+    """The same for a key that came in another way than by a header."""
+    return await cast(KeyRing, request.app.state.keys).caller_by_key(request, key, *scopes)
+
+
 async def read_body(request: Request, *, largest: int) -> bytes:
     """The raw body; raise TooLarge as soon as it exceeds so many bytes."""
     declared = request.headers.get("content-length", "")

@@ -25,6 +25,7 @@ from app.archive import api as files
 from app.auth import KeyRing
 from app.config import Settings, load_settings
 from app.context import Context, open_context
+from app.dashboard import routes as dashboard
 from app.db import OUTAGES, is_outage
 from app.deliveries import api as deliveries
 from app.errors import ApiError, Unavailable
@@ -132,6 +133,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     for method, path, handler in ROUTES:
         app.add_api_route(path, handler, methods=[method], **reference.describe(method, path, handler))
+    app.router.routes.extend(dashboard.routes())
     _complete_reference(app)
     app.add_exception_handler(ApiError, _render)
     app.add_exception_handler(HTTPException, _render_framework_error)

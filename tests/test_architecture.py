@@ -22,6 +22,7 @@ LAYERS: Final = (
     ("main",),
     ("workers", "reference"),  # `reference` describes the routes of `main` and knows none of their packages
     ("sandbox",),  # the simulator's results, as an upstream within the service
+    ("dashboard",),  # what operators see and do: pages over everything below
     ("ops", "simulator", "relay"),
     ("webhooks",),
     ("jobs",),

@@ -124,7 +124,8 @@ async def observe(
     states = {job.id: job.state for job in jobs.values()}
     told = {job.id: job.progress_event_at for job in jobs.values()}
     heard: dict[UUID, Observation] = {}
-    observed = []
+    enders: dict[UUID, str] = {}
+    observed: list[Observed] = []
     for one in seen:
         job, before = jobs[one.job_id], states[one.job_id]
         forbidden = _may_not_teach(job, before, one, taken)
@@ -135,7 +136,12 @@ async def observe(
         if after != before or one.source == "poll":
             heard[job.id] = one
         observed.append(Observed(one, outcome, before, after, _facts(ctx, job.id, before, after, told)))
-    rows = [_row(ctx, jobs[job_id], states[job_id], last, told[job_id]) for job_id, last in sorted(heard.items())]
+        if observed[-1].ended:
+            enders[job.id] = one.source
+    rows = [
+        _row(ctx, jobs[job_id], states[job_id], last, told[job_id], enders.get(job_id))
+        for job_id, last in sorted(heard.items())
+    ]
     written = await door.update_observed(tx, rows, now=ctx.now())
     ended = {one.seen.job_id: written[one.seen.job_id] for one in observed if one.ended}
     files = [file for job in ended.values() for file in files_of(job, ctx.archived, ctx.now())]
@@ -176,12 +182,17 @@ def _facts(
 
 
 def _row(
-    ctx: Context, job: LockedJob, state: JobState, last: Observation, progress_event_at: datetime | None
+    ctx: Context,
+    job: LockedJob,
+    state: JobState,
+    last: Observation,
+    progress_event_at: datetime | None,
+    ended_by: str | None,
 ) -> door.ObservedRow:
     accepted = state.upstream_id is not None and not state.final
     overdue_at = ctx.now() + timedelta(seconds=job.expected.p99) if accepted else None
     poll_at = _poll_at(ctx, job, state, last)
-    return door.ObservedRow(job.id, state, poll_at, overdue_at, progress_event_at, last.request_id)
+    return door.ObservedRow(job.id, state, poll_at, overdue_at, progress_event_at, last.request_id, ended_by)
 
 
 def _is_transition(one: Observed) -> bool:

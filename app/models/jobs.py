@@ -30,6 +30,13 @@ IN_FLIGHT: Final = "ambiguous_since IS NOT NULL AND status IN ('QUEUED', 'PROCES
 DURATION_IS_KNOWN: Final = "status = 'COMPLETED' AND accepted_at IS NOT NULL"
 """Which jobs say how long their model takes."""
 
+UNSUCCESSFUL: Final = "status IN ('FAILED', 'CANCELLED')"
+HAS_ERROR_CODE: Final = "error_code IS NOT NULL"
+"""Few jobs are so, and their indexes are small: what is looked for is seldom what went well."""
+
+SOURCES: Final = ("submit", "webhook", "poll", "framehook")
+"""By whose mouth a job's end became known."""
+
 STEP_KINDS: Final = ("dispatch", "transition", "poll", "action", "archive")
 
 
@@ -90,11 +97,16 @@ class Job(Base):
     __table_args__ = (
         CheckConstraint(one_of("status", STATUSES), name="status"),
         CheckConstraint(one_of("concluded_by", ("upstream", "framehook")), name="concluded_by"),
+        CheckConstraint(one_of("ended_by", SOURCES), name="ended_by"),
         CheckConstraint("(status IN ('QUEUED', 'PROCESSING')) = (completed_at IS NULL)", name="completed_at"),
         CheckConstraint("completed_at IS NULL OR dispatch_at IS NULL", name="over_is_not_sent"),
         Index("ix_jobs_team_history", "team_id", "created_at", "id"),
         Index("ix_jobs_key_history", "key_id", "created_at", "id"),
         Index("ix_jobs_team_models", "team_id", "model", "created_at", "id"),
+        Index("ix_jobs_open", "team_id", "created_at", "id", postgresql_where=text("completed_at IS NULL")),
+        Index("ix_jobs_unsuccessful", "team_id", "status", "created_at", "id", postgresql_where=text(UNSUCCESSFUL)),
+        Index("ix_jobs_errors", "team_id", "error_code", "created_at", "id", postgresql_where=text(HAS_ERROR_CODE)),
+        Index("ix_jobs_retries", "retry_of", postgresql_where=text("retry_of IS NOT NULL")),
         Index("ix_jobs_upstream_id", "upstream_id", postgresql_where=text("upstream_id IS NOT NULL")),
         Index(
             "ix_jobs_waiting",
@@ -137,6 +149,7 @@ class Job(Base):
     credit_cost: Mapped[int | None]
     completed_at: Mapped[datetime | None]
     concluded_by: Mapped[str | None]  # whose word the final status is; our own yields once to a later upstream final
+    ended_by: Mapped[str | None]  # by whose mouth its end became known
     upstream_account: Mapped[str]
     upstream_id: Mapped[str | None]  # NULL: not yet accepted upstream, as far as we know
     upstream_key: Mapped[str | None]  # fingerprint of the upstream key that it is sent with

@@ -26,6 +26,7 @@ class ObservedRow:
     overdue_at: datetime | None  # used only where the upstream is learned to have the job by this
     progress_event_at: datetime | None
     request_id: str | None
+    ended_by: str | None  # by whose mouth this ends it; None where it does not
 
 
 async def lock_jobs(tx: AsyncConnection, job_ids: Sequence[UUID]) -> Sequence[AnyRow]:
@@ -63,6 +64,7 @@ async def update_observed(tx: AsyncConnection, rows: Sequence[ObservedRow], *, n
             "overdue_ats": [row.overdue_at for row in rows],
             "progress_event_ats": [row.progress_event_at for row in rows],
             "request_ids": [row.request_id for row in rows],
+            "ended_bys": [row.ended_by for row in rows],
             "settled": [state.settled for state in states],
             "statuses": [state.status for state in states],
             "progresses": [state.progress for state in states],
@@ -85,6 +87,7 @@ _UPDATE_OBSERVED: Final = text(
             status = seen.status, progress = seen.progress, result = coalesce(CAST(seen.result AS jsonb), jobs.result),
             error = seen.error, error_code = seen.error_code, credit_cost = seen.credit_cost,
             completed_at = seen.completed_at, concluded_by = seen.concluded_by, upstream_id = seen.upstream_id,
+            ended_by = coalesce(seen.ended_by, jobs.ended_by),
             upstream_request_id = coalesce(seen.request_id, jobs.upstream_request_id),
             dispatch_at = CASE WHEN seen.settled THEN NULL ELSE jobs.dispatch_at END,
             lease_token = CASE WHEN seen.settled THEN NULL ELSE jobs.lease_token END,
@@ -97,9 +100,9 @@ _UPDATE_OBSERVED: Final = text(
             CAST(:errors AS text[]), CAST(:error_codes AS text[]), CAST(:credit_costs AS integer[]),
             CAST(:completed_ats AS timestamptz[]), CAST(:concluded_bys AS text[]), CAST(:upstream_ids AS text[]),
             CAST(:request_ids AS text[]), CAST(:settled AS boolean[]), CAST(:poll_ats AS timestamptz[]),
-            CAST(:overdue_ats AS timestamptz[]), CAST(:progress_event_ats AS timestamptz[])
+            CAST(:overdue_ats AS timestamptz[]), CAST(:progress_event_ats AS timestamptz[]), CAST(:ended_bys AS text[])
         ) AS seen (id, status, progress, result, error, error_code, credit_cost, completed_at, concluded_by, upstream_id,
-            request_id, settled, poll_at, overdue_at, progress_event_at)
+            request_id, settled, poll_at, overdue_at, progress_event_at, ended_by)
         WHERE jobs.id = seen.id
         RETURNING jobs.*
     )

@@ -1,0 +1,52 @@
+"""Every page and every action of the dashboard on one screen."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
+
+from app.dashboard import audit, live, overview, signing
+from app.dashboard.visits import SIGN_IN, STATIC, Handler, Page, Visit, open_to_all, visiting
+from app.errors import NotFound
+
+PAGES: Final[tuple[tuple[str, Page], ...]] = (
+    ("/ops", overview.show_overview),
+    ("/ops/audit", audit.show_audit),
+)
+
+ACTIONS: Final[tuple[tuple[str, Page], ...]] = (("/ops/sign-out", signing.sign_out),)
+
+FOR_ALL: Final[tuple[tuple[str, str, Handler], ...]] = (
+    ("GET", SIGN_IN, signing.show_sign_in),
+    ("POST", SIGN_IN, signing.sign_in),
+    ("GET", "/ops/live", live.follow),
+)
+
+
+class _Kept(StaticFiles):
+    """Files whose address changes with them."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        answer = await super().get_response(path, scope)
+        if scope["query_string"]:
+            answer.headers["Cache-Control"] = "public, max-age=31536000, immutable"
+        return answer
+
+
+def routes() -> list[BaseRoute]:
+    """What the application answers under `/ops`."""
+    return [
+        Mount("/ops/static", _Kept(directory=STATIC)),
+        *(Route(path, open_to_all(handler), methods=[method]) for method, path, handler in FOR_ALL),
+        *(Route(path, visiting(page)) for path, page in PAGES),
+        *(Route(path, visiting(page), methods=["POST"]) for path, page in ACTIONS),
+        Route("/ops/{rest:path}", visiting(_find_nothing)),
+    ]
+
+
+async def _find_nothing(visit: Visit) -> Response:
+    raise NotFound(f"There is no page {visit.request.url.path}")
