@@ -1,0 +1,138 @@
+"""SQL of statistics: sums of tallies and timings, and a look at what failed last. Nothing reads all jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.db import AnyRow
+
+Piece = tuple[str, datetime]
+"""A span of tallies, and when it begins."""
+
+ALL: Final = UUID(int=0)
+"""In timings: of all teams, but of no tests."""
+
+_PIECES: Final = "unnest(CAST(:spans AS text[]), CAST(:begins AS timestamptz[])) AS piece (span, begins_at)"
+
+# Tests are nobody's business but their own team's.
+_TEAM: Final = """(CASE WHEN CAST(:team_id AS uuid) IS NULL
+    THEN tally.team_id NOT IN (SELECT id FROM teams WHERE test_of IS NOT NULL) ELSE tally.team_id = :team_id END)"""
+
+
+def _values(pieces: Sequence[Piece], team_id: UUID | None) -> dict[str, object]:
+    return {"spans": [span for span, _ in pieces], "begins": [begins for _, begins in pieces], "team_id": team_id}
+
+
+async def list_slots(
+    connection: AsyncConnection, team_id: UUID | None, pieces: Sequence[Piece], *, step: timedelta
+) -> Sequence[AnyRow]:
+    """Counts of these spans, of a team or with None of all, by slots as wide as `step`; empty ones are left out."""
+    return (await connection.execute(_LIST_SLOTS, _values(pieces, team_id) | {"step": step})).all()
+
+
+_SUMS: Final = ", ".join(
+    f"CAST(sum({name}) AS bigint) AS {name}"
+    for name in ("submitted", "completed", "failed", "cancelled", "by_webhook", "by_poll", "credits")
+)
+
+_LIST_SLOTS: Final = text(
+    f"""
+    SELECT date_bin(CAST(:step AS interval), begins_at, timestamptz '2000-01-01 00:00:00+00') AS begins_at, {_SUMS}
+    FROM {_PIECES} JOIN tallies tally USING (span, begins_at)
+    WHERE {_TEAM}
+    GROUP BY 1 ORDER BY 1
+    """  # noqa: S608 - the parts put in are constants of ours
+)
+
+
+async def list_groups(
+    connection: AsyncConnection, team_id: UUID | None, pieces: Sequence[Piece], *, limit: int
+) -> Sequence[AnyRow]:
+    """Counts of these spans by model, by team and by operation (`kind`, `name`), those with the most jobs first.
+
+    Of each kind there are up to `limit`.
+    """
+    return (await connection.execute(_LIST_GROUPS, _values(pieces, team_id) | {"limit": limit})).all()
+
+
+_LIST_GROUPS: Final = text(
+    f"""
+    WITH sums AS (
+        SELECT grouping(tally.model) = 0 AS by_model, grouping(tally.team_id) = 0 AS by_team, tally.model, tally.team_id,
+            tally.operation, {_SUMS}
+        FROM {_PIECES} JOIN tallies tally USING (span, begins_at)
+        WHERE {_TEAM}
+        GROUP BY GROUPING SETS ((tally.model), (tally.team_id), (tally.operation))
+    ), ranked AS (
+        SELECT sums.*, submitted + completed + failed + cancelled AS weight, row_number() OVER (
+            PARTITION BY by_model, by_team
+            ORDER BY submitted + completed + failed + cancelled DESC, model, operation, team_id
+        ) AS place
+        FROM sums
+    )
+    SELECT CASE WHEN by_model THEN 'model' WHEN by_team THEN 'team' ELSE 'operation' END AS kind,
+        coalesce(model, operation, team.name) AS name, ranked.*
+    FROM ranked LEFT JOIN teams team ON team.id = ranked.team_id
+    WHERE place <= :limit AND weight > 0 ORDER BY kind, place
+    """  # noqa: S608 - the parts put in are constants of ours
+)
+
+
+async def list_timings(connection: AsyncConnection, team_id: UUID | None, pieces: Sequence[Piece]) -> Sequence[AnyRow]:
+    """How many jobs are in each bucket (kind, model, bucket, job_count) in these spans, of a team or with None of all."""
+    return (await connection.execute(_LIST_TIMINGS, _values(pieces, team_id or ALL))).all()
+
+
+_LIST_TIMINGS: Final = text(
+    f"""
+    SELECT kind, model, bucket, CAST(sum(job_count) AS bigint) AS job_count
+    FROM {_PIECES} JOIN timings timing USING (span, begins_at)
+    WHERE timing.team_id = :team_id
+    GROUP BY kind, model, bucket
+    """  # noqa: S608 - the only part put in is a constant of ours
+)
+
+
+async def list_failures_by_code(
+    connection: AsyncConnection, since: datetime, *, looked_at: int, limit: int
+) -> Sequence[AnyRow]:
+    """The error codes (error_code, job_count) of the last jobs that failed since then, of all teams; tests left out."""
+    values = {"since": since, "looked_at": looked_at, "limit": limit}
+    return (await connection.execute(_LIST_FAILURES_BY_CODE, values)).all()
+
+
+_LIST_FAILURES_BY_CODE: Final = text(
+    """
+    SELECT coalesce(error_code, '') AS error_code, count(*) AS job_count
+    FROM (
+        SELECT job.error_code
+        FROM teams CROSS JOIN LATERAL (
+            SELECT error_code, created_at FROM jobs
+            WHERE team_id = teams.id AND status = 'FAILED' AND created_at >= :since
+            ORDER BY created_at DESC LIMIT :looked_at
+        ) AS job
+        WHERE teams.test_of IS NULL
+        ORDER BY job.created_at DESC LIMIT :looked_at
+    ) AS failed
+    GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT :limit
+    """
+)
+
+
+async def list_processes(connection: AsyncConnection, *, limit: int) -> Sequence[AnyRow]:
+    """The processes of the service, the one seen last first; what is left of those that are gone is left out."""
+    return (await connection.execute(_LIST_PROCESSES, {"limit": limit})).all()
+
+
+_LIST_PROCESSES: Final = text(
+    """
+    SELECT id, host, pid, role, version, started_at, seen_at, loops FROM processes
+    WHERE id <> '00000000-0000-0000-0000-000000000000' ORDER BY seen_at DESC, id LIMIT :limit
+    """
+)
