@@ -99,40 +99,37 @@ _LIST_TIMINGS: Final = text(
 )
 
 
-async def list_failures_by_code(
-    connection: AsyncConnection, since: datetime, *, looked_at: int, limit: int
-) -> Sequence[AnyRow]:
-    """The error codes (error_code, job_count) of the last jobs that failed since then, of all teams; tests left out."""
-    values = {"since": since, "looked_at": looked_at, "limit": limit}
-    return (await connection.execute(_LIST_FAILURES_BY_CODE, values)).all()
+async def list_failures(connection: AsyncConnection, *, limit: int) -> Sequence[AnyRow]:
+    """The last jobs that failed, by when they were submitted, the newest first, of all teams; tests left out."""
+    return (await connection.execute(_LIST_FAILURES, {"limit": limit})).all()
 
 
-_LIST_FAILURES_BY_CODE: Final = text(
+# The status is a constant, so that the index of what did not succeed is known to do, whatever is asked for.
+_LIST_FAILURES: Final = text(
     """
-    SELECT coalesce(error_code, '') AS error_code, count(*) AS job_count
-    FROM (
-        SELECT job.error_code
-        FROM teams CROSS JOIN LATERAL (
-            SELECT error_code, created_at FROM jobs
-            WHERE team_id = teams.id AND status = 'FAILED' AND created_at >= :since
-            ORDER BY created_at DESC LIMIT :looked_at
-        ) AS job
-        WHERE teams.test_of IS NULL
-        ORDER BY job.created_at DESC LIMIT :looked_at
-    ) AS failed
-    GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT :limit
+    SELECT teams.name AS team, job.*
+    FROM teams CROSS JOIN LATERAL (
+        SELECT id, operation, model, error, coalesce(error_code, '') AS error_code, created_at, completed_at FROM jobs
+        WHERE team_id = teams.id AND status = 'FAILED'
+        ORDER BY created_at DESC, id DESC LIMIT :limit
+    ) AS job
+    WHERE teams.test_of IS NULL
+    ORDER BY job.created_at DESC, job.id DESC LIMIT :limit
     """
 )
 
 
-async def list_processes(connection: AsyncConnection, *, limit: int) -> Sequence[AnyRow]:
-    """The processes of the service, the one seen last first; what is left of those that are gone is left out."""
-    return (await connection.execute(_LIST_PROCESSES, {"limit": limit})).all()
+async def list_processes(connection: AsyncConnection, *, seen_within: timedelta, limit: int) -> Sequence[AnyRow]:
+    """The processes that told of themselves not long ago, by the database's clock: `loops` is JSON in text."""
+    return (await connection.execute(_LIST_PROCESSES, {"seen_within": seen_within, "limit": limit})).all()
 
 
 _LIST_PROCESSES: Final = text(
     """
-    SELECT id, host, pid, role, version, started_at, seen_at, loops FROM processes
-    WHERE id <> '00000000-0000-0000-0000-000000000000' ORDER BY seen_at DESC, id LIMIT :limit
+    SELECT host, pid, role, seen_at, CAST(extract(epoch FROM now() - seen_at) AS float8) AS unseen_seconds,
+        CAST(loops AS text) AS loops
+    FROM processes
+    WHERE id <> '00000000-0000-0000-0000-000000000000' AND seen_at > now() - CAST(:seen_within AS interval)
+    ORDER BY host, pid LIMIT :limit
     """
 )
