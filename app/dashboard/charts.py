@@ -20,7 +20,6 @@ BASE: Final = 168
 """Where the plot begins and ends, in pixels from above; below it are the labels."""
 
 MOST_STEPS: Final = 4
-MOST_LABELS: Final = 7
 INSET: Final = 0.14
 """How much of its place a bar leaves free, on each side."""
 
@@ -35,7 +34,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """What is stacked at one place; `mark` is a level to compare it with, `title` is told on hover."""
+    """What is stacked at one place; `mark` is a level to compare it with, `title` is told on hover. Few need a label."""
 
     label: str
     title: str
@@ -90,8 +89,7 @@ def _place(bars: Sequence[Bar], index: int, series: Sequence[Series], mark: Seri
                 mark.style, x, wide, y
             )
         )
-    every = -(-len(bars) // MOST_LABELS)
-    if (len(bars) - 1 - index) % every == every // 2:
+    if bar.label:
         parts.append(
             Markup('<text x="{}" y="{}" text-anchor="middle">{}</text>').format(
                 _share((index + 0.5) * width), HEIGHT - 8, bar.label

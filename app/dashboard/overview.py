@@ -24,6 +24,9 @@ SHOWN_FAILURES: Final = 8
 LOOKED_AT: Final = 100
 """Of so many of the last failures it is told what they failed of."""
 
+FEW_SUCCEED: Final = 0.9
+"""Failures are nothing to look at where so many jobs complete."""
+
 TITLES: Final = {"1h": "Last hour", "24h": "Last 24 hours", "7d": "Last 7 days", "30d": "Last 30 days"}
 
 SUBMITTED: Final = Series("submitted", "series-1")
@@ -63,7 +66,8 @@ async def show_overview(visit: Visit) -> Response:
         teams=_shares(found.teams, lambda counts: counts.credits),
         operations=_shares(found.operations, lambda counts: counts.submitted),
         more_models=max(len(found.models) - SHOWN_GROUPS, 0),
-        failures=failures[:SHOWN_FAILURES],
+        failures=sorted(failures, key=lambda row: row.completed_at, reverse=True)[:SHOWN_FAILURES],
+        many_failed=(found.total.success_rate or 0) < FEW_SUCCEED,
         codes=_count_codes(failures),
         looked_at=len(failures),
     )
@@ -84,7 +88,7 @@ def _draw(found: Statistics) -> Markup:
     total = found.total
     words = ", ".join(f"{number(getattr(total, each.name))} {each.name}" for each in (SUBMITTED, *ENDED))
     bars = [
-        Bar(_short(begins, found.window), _tell(begins, found.window, each), _ended(each), each.submitted)
+        Bar(_label(begins, found.window), _tell(begins, found.window, each), _ended(each), each.submitted)
         for (begins, _), each in zip(found.slots, counts, strict=True)
     ]
     return stacked_bars(bars, ENDED, SUBMITTED, label=f"Jobs over time, {TITLES[found.window.name].lower()}: {words}.")
@@ -100,8 +104,13 @@ def _tell(begins: datetime, window: Window, counts: Counts) -> str:
     return "\n".join([_exact(begins, window), *lines])
 
 
-def _short(begins: datetime, window: Window) -> str:
-    return f"{begins:%H:%M}" if window.name in ("1h", "24h") else f"{begins.day} {begins:%b}"
+def _label(begins: datetime, window: Window) -> str:
+    """What stands below a slot: round times, midnights, Mondays; below most of them nothing, so that all can be read."""
+    if window.name in ("1h", "24h"):
+        every = 10 if window.name == "1h" else 240
+        return f"{begins:%H:%M}" if (begins.hour * 60 + begins.minute) % every == 0 else ""
+    chosen = begins.hour == 0 if window.name == "7d" else begins.weekday() == 0
+    return f"{begins.day} {begins:%b}" if chosen else ""
 
 
 def _exact(begins: datetime, window: Window) -> str:

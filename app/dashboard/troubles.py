@@ -16,6 +16,9 @@ NAMED: Final = 4
 DELIVERIES_LATE_SECONDS: Final = 120.0
 """A delivery that is due for longer waits for more than its turn."""
 
+QUEUE_LATE_SECONDS: Final = 600.0
+"""A queue is told of where a job has waited for longer."""
+
 UPSTREAM: Final = "/ops/upstream"
 
 
@@ -75,6 +78,15 @@ def _of_loops(standing: Standing) -> Iterator[Trouble]:
 
 def _of_jobs(standing: Standing) -> Iterator[Trouble]:
     load, keeping = standing.load, standing.keeping
+    waited = load.oldest_waiting_seconds or 0.0
+    if waited > QUEUE_LATE_SECONDS:
+        cap = standing.cap_lowered_to or standing.cap
+        why = f", and all {cap} slots at Apiframe are taken" if load.in_flight >= cap else ""
+        yield Trouble(
+            f"{_count(load.waiting, load.more_waiting, 'job waits', 'jobs wait')} to be sent, the oldest for"
+            f" {duration(waited)}{why}.",
+            "/ops/jobs?status=QUEUED",
+        )
     if load.overdue:
         yield Trouble(
             f"{_count(load.overdue, load.more_overdue, 'job takes', 'jobs take')} longer than 99 in 100 of their model.",

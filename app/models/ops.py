@@ -12,8 +12,8 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from app.models.schema import Base, one_of
 
-SPANS: Final = ("minutes", "hour", "day")
-"""What a tally counts over: five minutes, an hour, a day, each beginning at a multiple of it in UTC."""
+SPANS: Final = ("minutes", "hour", "six_hours", "day")
+"""What a tally counts over: five minutes, an hour, six of them, a day, each beginning at a multiple of it in UTC."""
 
 TIMING_KINDS: Final = ("queue", "generation", "webhook")
 """From submission to acceptance upstream, from there to the end, and from the end upstream to when we had word of it."""

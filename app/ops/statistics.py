@@ -19,6 +19,7 @@ from app.db import AnyRow
 from app.errors import Forbidden, Invalid
 from app.ops import statistics_queries as queries
 from app.ops.histogram import percentile
+from app.ops.tally_queries import WIDTHS
 from app.teams.queries.teams import find_team_id
 
 ALL_TEAMS: Final = "*"
@@ -26,46 +27,34 @@ MOST_GROUPS: Final = 100
 """Of models, teams and operations those with the most jobs are told."""
 
 _EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
-_DAY: Final = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """So many slots up to now, read from tallies of a span; whole days in it from those of days."""
+    """So many slots up to now. Tallies are kept of spans as wide as the slots."""
 
     name: str
-    step: timedelta
-    slot_count: int
     span: str
+    slot_count: int
+
+    @property
+    def step(self) -> timedelta:
+        """How wide a slot is."""
+        return WIDTHS[self.span]
 
     def slots(self, now: datetime) -> list[datetime]:
         """When the slots begin; the last one is not over yet."""
         last = now - (now - _EPOCH) % self.step
         return [last - self.step * back for back in reversed(range(self.slot_count))]
 
-    def small_pieces(self, now: datetime) -> list[queries.Piece]:
-        """The spans that slots are made of."""
-        width = timedelta(hours=1) if self.span == "hour" else self.step
-        return [(self.span, begins + width * part) for begins in self.slots(now) for part in range(self.step // width)]
-
-    def large_pieces(self, now: datetime) -> list[queries.Piece]:
-        """The same time in as few spans as there are: hours up to the first midnight, and days from there."""
-        if self.slot_count * self.step <= 2 * _DAY:
-            return self.small_pieces(now)
-        first = self.slots(now)[0]
-        midnight = first + -(first - _EPOCH) % _DAY
-        today = now - (now - _EPOCH) % _DAY
-        hours = [(self.span, begins) for span, begins in self.small_pieces(now) if begins < midnight]
-        return hours + [("day", midnight + _DAY * day) for day in range((today - midnight) // _DAY + 1)]
-
 
 WINDOWS: Final[Mapping[str, Window]] = {
     window.name: window
     for window in (
-        Window("1h", timedelta(minutes=5), 12, "minutes"),
-        Window("24h", timedelta(hours=1), 24, "hour"),
-        Window("7d", timedelta(hours=6), 28, "hour"),
-        Window("30d", _DAY, 30, "day"),
+        Window("1h", "minutes", 12),
+        Window("24h", "hour", 24),
+        Window("7d", "six_hours", 28),
+        Window("30d", "day", 30),
     )
 }
 DEFAULT_WINDOW: Final = "24h"
@@ -129,18 +118,16 @@ class Statistics:
 
 async def read_statistics(ctx: Context, window: Window, team_id: UUID | None) -> Statistics:
     """How the jobs of a team went, or with None those of all teams but for tests."""
-    now = ctx.now()
-    large = window.large_pieces(now)
+    slots = window.slots(ctx.now())
     async with ctx.db.reading() as connection:
-        slots = await queries.list_slots(connection, team_id, window.small_pieces(now), step=window.step)
-        groups = await queries.list_groups(connection, team_id, large, limit=MOST_GROUPS)
-        timings = await queries.list_timings(connection, team_id, large)
+        sums = await queries.list_sums(connection, team_id, window.span, slots, limit=MOST_GROUPS)
+        timings = await queries.list_timings(connection, team_id, window.span, slots)
     took = _Took(timings)
-    known = {row.begins_at: _counts(row) for row in slots}
-    named = {kind: [row for row in groups if row.kind == kind] for kind in ("model", "team", "operation")}
+    known = {row.begins_at: _counts(row) for row in sums if row.kind == "slot"}
+    named = {kind: [row for row in sums if row.kind == kind] for kind in ("model", "team", "operation")}
     return Statistics(
         window=window,
-        slots=[(begins, known.get(begins, Counts())) for begins in window.slots(now)],
+        slots=[(begins, known.get(begins, Counts())) for begins in slots],
         total=_sum(known.values()),
         models=[
             Group(row.name, _counts(row), took.of("queue", row.name), took.of("generation", row.name))

@@ -12,87 +12,69 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db import AnyRow
 
-Piece = tuple[str, datetime]
-"""A span of tallies, and when it begins."""
-
 ALL: Final = UUID(int=0)
 """In timings: of all teams, but of no tests."""
 
-_PIECES: Final = "unnest(CAST(:spans AS text[]), CAST(:begins AS timestamptz[])) AS piece (span, begins_at)"
-
-# Tests are nobody's business but their own team's.
-_TEAM: Final = """(CASE WHEN CAST(:team_id AS uuid) IS NULL
-    THEN tally.team_id NOT IN (SELECT id FROM teams WHERE test_of IS NOT NULL) ELSE tally.team_id = :team_id END)"""
+_SLOTS: Final = "unnest(CAST(:begins AS timestamptz[])) AS slot (begins_at)"
 
 
-def _values(pieces: Sequence[Piece], team_id: UUID | None) -> dict[str, object]:
-    return {"spans": [span for span, _ in pieces], "begins": [begins for _, begins in pieces], "team_id": team_id}
+def _values(span: str, slots: Sequence[datetime], team_id: UUID | None) -> dict[str, object]:
+    return {"span": span, "begins": list(slots), "team_id": team_id}
 
 
-async def list_slots(
-    connection: AsyncConnection, team_id: UUID | None, pieces: Sequence[Piece], *, step: timedelta
+async def list_sums(
+    connection: AsyncConnection, team_id: UUID | None, span: str, slots: Sequence[datetime], *, limit: int
 ) -> Sequence[AnyRow]:
-    """Counts of these spans, of a team or with None of all, by slots as wide as `step`; empty ones are left out."""
-    return (await connection.execute(_LIST_SLOTS, _values(pieces, team_id) | {"step": step})).all()
+    """Counts of these spans by when they begin (`kind` slot), by model, by team and by operation.
+
+    They are those of a team, or with None of all of them but for tests. Of slots only those are told in which there is
+    something, of the others up to `limit`, those with the most jobs first.
+    """
+    values = _values(span, slots, team_id) | {"limit": limit}
+    return (await connection.execute(_LIST_SUMS, values)).all()
 
 
-_SUMS: Final = ", ".join(
+_COUNTS: Final = ", ".join(
     f"CAST(sum({name}) AS bigint) AS {name}"
     for name in ("submitted", "completed", "failed", "cancelled", "by_webhook", "by_poll", "credits")
 )
 
-_LIST_SLOTS: Final = text(
-    f"""
-    SELECT date_bin(CAST(:step AS interval), begins_at, timestamptz '2000-01-01 00:00:00+00') AS begins_at, {_SUMS}
-    FROM {_PIECES} JOIN tallies tally USING (span, begins_at)
-    WHERE {_TEAM}
-    GROUP BY 1 ORDER BY 1
-    """  # noqa: S608 - the parts put in are constants of ours
-)
-
-
-async def list_groups(
-    connection: AsyncConnection, team_id: UUID | None, pieces: Sequence[Piece], *, limit: int
-) -> Sequence[AnyRow]:
-    """Counts of these spans by model, by team and by operation (`kind`, `name`), those with the most jobs first.
-
-    Of each kind there are up to `limit`.
-    """
-    return (await connection.execute(_LIST_GROUPS, _values(pieces, team_id) | {"limit": limit})).all()
-
-
-_LIST_GROUPS: Final = text(
+_LIST_SUMS: Final = text(
     f"""
     WITH sums AS (
-        SELECT grouping(tally.model) = 0 AS by_model, grouping(tally.team_id) = 0 AS by_team, tally.model, tally.team_id,
-            tally.operation, {_SUMS}
-        FROM {_PIECES} JOIN tallies tally USING (span, begins_at)
-        WHERE {_TEAM}
-        GROUP BY GROUPING SETS ((tally.model), (tally.team_id), (tally.operation))
+        SELECT CASE WHEN grouping(tally.begins_at) = 0 THEN 'slot' WHEN grouping(tally.model) = 0 THEN 'model'
+            WHEN grouping(tally.team_id) = 0 THEN 'team' ELSE 'operation' END AS kind,
+            tally.begins_at, tally.model, tally.team_id, tally.operation, {_COUNTS}
+        FROM {_SLOTS} JOIN tallies tally ON tally.span = :span AND tally.begins_at = slot.begins_at
+        WHERE CASE WHEN CAST(:team_id AS uuid) IS NULL
+            THEN tally.team_id NOT IN (SELECT id FROM teams WHERE test_of IS NOT NULL)
+            ELSE tally.team_id = :team_id END
+        GROUP BY GROUPING SETS ((tally.begins_at), (tally.model), (tally.team_id), (tally.operation))
     ), ranked AS (
         SELECT sums.*, submitted + completed + failed + cancelled AS weight, row_number() OVER (
-            PARTITION BY by_model, by_team
-            ORDER BY submitted + completed + failed + cancelled DESC, model, operation, team_id
+            PARTITION BY kind
+            ORDER BY submitted + completed + failed + cancelled DESC, begins_at, model, operation, team_id
         ) AS place
         FROM sums
     )
-    SELECT CASE WHEN by_model THEN 'model' WHEN by_team THEN 'team' ELSE 'operation' END AS kind,
-        coalesce(model, operation, team.name) AS name, ranked.*
+    SELECT coalesce(model, operation, team.name) AS name, ranked.*
     FROM ranked LEFT JOIN teams team ON team.id = ranked.team_id
-    WHERE place <= :limit AND weight > 0 ORDER BY kind, place
+    WHERE kind = 'slot' OR (place <= :limit AND weight > 0) ORDER BY kind, place
     """  # noqa: S608 - the parts put in are constants of ours
 )
 
 
-async def list_timings(connection: AsyncConnection, team_id: UUID | None, pieces: Sequence[Piece]) -> Sequence[AnyRow]:
+async def list_timings(
+    connection: AsyncConnection, team_id: UUID | None, span: str, slots: Sequence[datetime]
+) -> Sequence[AnyRow]:
     """How many jobs are in each bucket (kind, model, bucket, job_count) in these spans, of a team or with None of all."""
-    return (await connection.execute(_LIST_TIMINGS, _values(pieces, team_id or ALL))).all()
+    return (await connection.execute(_LIST_TIMINGS, _values(span, slots, team_id or ALL))).all()
 
 
 _LIST_TIMINGS: Final = text(
     f"""
     SELECT kind, model, bucket, CAST(sum(job_count) AS bigint) AS job_count
-    FROM {_PIECES} JOIN timings timing USING (span, begins_at)
+    FROM {_SLOTS} JOIN timings timing ON timing.span = :span AND timing.begins_at = slot.begins_at
     WHERE timing.team_id = :team_id
     GROUP BY kind, model, bucket
     """  # noqa: S608 - the only part put in is a constant of ours

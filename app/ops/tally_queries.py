@@ -15,10 +15,15 @@ from app.ops.histogram import BOUNDS
 WIDTHS: Final[Mapping[str, timedelta]] = {
     "minutes": timedelta(minutes=5),
     "hour": timedelta(hours=1),
+    "six_hours": timedelta(hours=6),
     "day": timedelta(days=1),
 }
 
-KEPT: Final[Mapping[str, timedelta]] = {"minutes": timedelta(days=3), "hour": timedelta(days=40)}
+KEPT: Final[Mapping[str, timedelta]] = {
+    "minutes": timedelta(days=3),
+    "hour": timedelta(days=40),
+    "six_hours": timedelta(days=40),
+}
 """How long tallies of a span are kept, where that is not for ever."""
 
 ENDINGS: Final = ("job.completed", "job.failed", "job.cancelled")

@@ -14,7 +14,7 @@ depends_on = None
 TIME = sa.DateTime(timezone=True)
 JSON = postgresql.JSONB(astext_type=sa.Text())
 COUNTS = ("submitted", "completed", "failed", "cancelled", "by_webhook", "by_poll", "credits")
-SPANS = "span IN ('minutes', 'hour', 'day')"
+SPANS = "span IN ('minutes', 'hour', 'six_hours', 'day')"
 
 
 def upgrade() -> None:

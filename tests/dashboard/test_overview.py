@@ -80,6 +80,12 @@ def test_where_all_is_well_nothing_is_said() -> None:
             "warning",
         ),
         ({"poll_only": True}, "Poll-only", "/ops/upstream", "warning"),
+        (
+            {"load": Load(**LOAD | {"waiting": 3, "oldest_waiting_seconds": 7200.0, "in_flight": 10})},
+            "3 jobs wait to be sent, the oldest for 2.0 h, and all 10 slots at Apiframe are taken.",
+            "/ops/jobs?status=QUEUED",
+            "warning",
+        ),
         ({"load": Load(**LOAD | {"overdue": 1})}, "1 job takes longer", "/ops/jobs?overdue=true", "warning"),
         (
             {"load": Load(**LOAD | {"overdue": 10_000, "more_overdue": True})},

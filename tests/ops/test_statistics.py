@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.ops.statistics import DEFAULT_WINDOW, WINDOWS
-from app.ops.tally_queries import WIDTHS
 from app.simulator.server import RunningSimulator
 from app.teams.keys import create_key
 from tests.harness import FLUX, Caller, Service, eventually, refused, tell
@@ -82,18 +81,9 @@ async def test_what_may_not_be_asked_is_refused(service: Service) -> None:
 
 
 @given(TIMES, st.sampled_from(sorted(WINDOWS)))
-def test_slots_end_with_the_one_that_is_not_over_and_both_ways_to_read_a_window_cover_the_same_time(
-    now: datetime, name: str
-) -> None:
+def test_slots_follow_each_other_up_to_the_one_that_is_not_over(now: datetime, name: str) -> None:
     window = WINDOWS[name]
     slots = window.slots(now)
     assert len(slots) == window.slot_count
     assert slots[-1] <= now < slots[-1] + window.step
     assert all(later - earlier == window.step for earlier, later in pairwise(slots))
-    for pieces in (window.small_pieces(now), window.large_pieces(now)):
-        assert len(pieces) <= 7 * 24
-        ends = slots[0]
-        for span, begins in pieces:  # without a gap, and nothing twice
-            assert begins == ends
-            ends = begins + WIDTHS[span]
-        assert now < ends
