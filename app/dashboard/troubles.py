@@ -74,6 +74,8 @@ def _of_loops(standing: Standing) -> Iterator[Trouble]:
         yield Trouble("No process runs loops: nothing is sent, asked for or delivered.", "#processes", "fault")
     for loop in standing.late_loops:
         yield Trouble(f"The loop {loop.name} has had no turn for {duration(loop.seconds_ago)}.", "#processes", "fault")
+    for name, error in sorted(standing.failing_loops.items()):
+        yield Trouble(f"The loop {name} failed in its last turn: {error}", "#processes")
 
 
 def _of_jobs(standing: Standing) -> Iterator[Trouble]:

@@ -91,6 +91,12 @@ class Standing:
                 freshest[loop.name] = loop
         return [loop for _, loop in sorted(freshest.items()) if loop.is_late]
 
+    @property
+    def failing_loops(self) -> dict[str, str]:
+        """The loops whose last turn failed, in whichever process, and of what."""
+        loops = (loop for process in self.processes for loop in process.loops)
+        return {loop.name: loop.error for loop in loops if loop.error is not None}
+
 
 async def read_standing(ctx: Context) -> Standing:
     """How things stand now. Counts stop where they say no more."""

@@ -114,6 +114,12 @@ def test_where_all_is_well_nothing_is_said() -> None:
         ({"keeping": Keeping(**KEEPING | {"late": 3})}, "3 result files are not kept yet", "/ops/jobs", "fault"),
         ({"processes": [process()]}, "No process runs loops", "#processes", "fault"),
         (
+            {"processes": [process(LoopSeen("archive", 5, 1, "StorageFailed: it is away"))]},
+            "The loop archive failed in its last turn: StorageFailed: it is away",
+            "#processes",
+            "warning",
+        ),
+        (
             {"processes": [process(LoopSeen("dispatch", 5, 400, None))]},
             "The loop dispatch has had no turn for 6.7 min",
             "#processes",
