@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -22,8 +23,11 @@ async def keep_running(
     every_seconds: float,
     notify: Notifier,
     topics: tuple[str, ...] = (),
+    rest_seconds: float = 0,
 ) -> None:
     """Call `run_once` for ever. It says how much it did: more than nothing means again at once.
+
+    Where `rest_seconds` is given, nudges after it did nothing are heeded only then: what came together is done together.
 
     A loop outlives its errors: a dependency that is away, and a bug as well, are logged and tried again before long.
     """
@@ -37,6 +41,7 @@ async def keep_running(
             except Exception as error:  # noqa: BLE001 - a loop that dies silently loses more than any error it could meet
                 pause_seconds = min(every_seconds, RETRY_SECONDS)
                 _tell(name, error)
+            await asyncio.sleep(rest_seconds)
             await wait(nudged, pause_seconds)
 
 

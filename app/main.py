@@ -111,6 +111,7 @@ ROUTES: Final[tuple[tuple[str, str, Handler], ...]] = (
     ("POST", "/v1/keys/{key_id}/rotate", teams.rotate_key),
     ("GET", "/v1/audit", teams.list_entries),
     ("GET", "/v1/status", ops.get_status),
+    ("GET", "/v1/stats", ops.get_stats),
     ("POST", WEBHOOK_PATH, webhooks.receive_webhook),
     ("GET", sandbox.FILE_PATH, sandbox.get_file),
     ("GET", "/healthz", ops.healthz),

@@ -13,7 +13,7 @@ from app.context import Context
 from app.deliveries import deliver, replay
 from app.jobs import archiving, dispatch, documents, durations, expire, reconcile, upstream
 from app.loop import keep_running
-from app.ops import pruning
+from app.ops import pruning, tallying
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,7 @@ class Loop:
     run_once: Callable[[Context], Awaitable[int]]
     every_seconds: float | None = None
     topics: tuple[str, ...] = ()
+    rest_seconds: float = 0  # how long nudges are left alone after a turn
     each_upstream: bool = False  # once more for the sandbox
 
 
@@ -45,6 +46,8 @@ LOOPS: Final = (
     Loop("upstream", upstream.refresh_once, every_seconds=900),
     Loop("catalog", documents.refresh_once, every_seconds=300),
     Loop("partitions", _ensure_partitions, every_seconds=3600),
+    Loop("tally", tallying.run_once, every_seconds=5, topics=("events",), rest_seconds=1),
+    Loop("prune_tallies", tallying.prune_once, every_seconds=600),
     Loop("prune", pruning.prune_once, every_seconds=600),
     Loop("remove_files", pruning.remove_files_once, every_seconds=600),
 )
@@ -73,5 +76,10 @@ async def running(ctx: Context, *, loops: bool = True) -> AsyncIterator[None]:
 async def _keep(ctx: Context, loop: Loop) -> None:
     every = ctx.settings.sweep_seconds if loop.every_seconds is None else loop.every_seconds
     await keep_running(
-        loop.name, lambda: loop.run_once(ctx), every_seconds=every, notify=ctx.notify, topics=loop.topics
+        loop.name,
+        lambda: loop.run_once(ctx),
+        every_seconds=every,
+        notify=ctx.notify,
+        topics=loop.topics,
+        rest_seconds=loop.rest_seconds,
     )

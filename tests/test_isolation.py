@@ -148,6 +148,7 @@ TABLE: Final[dict[Route, Way]] = {
     ("GET", "/v1/audit"): Many(),
     ("GET", "/v1/usage"): Many("group_by=team,model,operation,day"),
     ("GET", "/v1/status"): Admins(),
+    ("GET", "/v1/stats"): Many("window=1h"),
     ("POST", WEBHOOK_PATH): Open(),  # the token in it is the upstream's key to one job
     ("GET", "/sandbox/files/{job_id}/{name}"): Open(),  # simulated, and found by who knows the upstream's id alone
     ("GET", "/healthz"): Open(),
@@ -216,6 +217,7 @@ async def make_things(service: Service, simulator: RunningSimulator, a: Caller, 
     replay = await made(a, f"{path}/replay", {"undeliveredOnly": False, "perSecond": 1}, status=202)
     assert (await admin.http.get("/v1/audit")).json()["entries"]
     await give_up(service, deaf["id"])
+    await eventually(lambda: a.http.get("/v1/stats"), lambda seen: MODEL in seen.text)
     return Things(
         job=job_id,
         upstream_id=(await service.job(job_id)).upstream_id,
@@ -357,7 +359,7 @@ async def test_no_filter_of_a_list_reaches_another_teams_things(world: World) ->
         if thing == world.things.job:
             found = await world.b.http.get(f"/v2/jobs?scope=team&search={thing}")
             assert found.json()["jobs"] == []
-    for path in ("/v2/jobs?team=a", "/v2/jobs?team=*", "/v1/keys?team=a", "/v1/audit?team=a"):
+    for path in ("/v2/jobs?team=a", "/v2/jobs?team=*", "/v1/keys?team=a", "/v1/audit?team=a", "/v1/stats?team=a"):
         named, unknown = await world.b.http.get(path), await world.b.http.get(path.replace("=a", "=nobody"))
         assert named.status_code == 403, path
         assert named.content == unknown.content, path

@@ -12,8 +12,8 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from app.models.schema import Base, one_of
 
-SPANS: Final = ("minutes", "hour", "day")
-"""What a tally counts over: five minutes, an hour, a day, each beginning at a multiple of it in UTC."""
+SPANS: Final = ("minutes", "hour", "six_hours", "day")
+"""What a tally counts over: five minutes, an hour, six of them, a day, each beginning at a multiple of it in UTC."""
 
 TIMING_KINDS: Final = ("queue", "generation", "webhook")
 """From submission to acceptance upstream, from there to the end, and from the end upstream to when we had word of it."""
@@ -45,17 +45,21 @@ class Tally(Base):
 
 
 class Timing(Base):
-    """How many jobs of a model took about so long, in one span of time: a histogram, a row for each bucket in use."""
+    """How many jobs of a model took about so long, in one span of time: a histogram, a row for each bucket in use.
+
+    Each job is in two of them: its team's and, unless it was a test, that of all teams, which need not be added up then.
+    """
 
     __tablename__ = "timings"
     __table_args__ = (
-        PrimaryKeyConstraint("span", "begins_at", "kind", "model", "bucket"),
+        PrimaryKeyConstraint("span", "begins_at", "team_id", "kind", "model", "bucket"),
         CheckConstraint(one_of("span", SPANS), name="span"),
         CheckConstraint(one_of("kind", TIMING_KINDS), name="kind"),
     )
 
     span: Mapped[str]
     begins_at: Mapped[datetime]
+    team_id: Mapped[UUID]  # all zeros: of all teams
     kind: Mapped[str]
     model: Mapped[str]
     bucket: Mapped[int] = mapped_column(SmallInteger)

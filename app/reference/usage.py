@@ -1,4 +1,4 @@
-"""The shapes of usage and budgets, and of the files that test keys make."""
+"""The shapes of usage, budgets and statistics, and of the files that test keys make."""
 
 from __future__ import annotations
 
@@ -10,7 +10,29 @@ TAG: Final = "usage"
 
 _MAYBE: Final = {"type": ["integer", "null"], "minimum": 0}
 
+_SECONDS: Final = {"type": ["number", "null"], "minimum": 0}
+_SHARE: Final = {"type": ["number", "null"], "minimum": 0, "maximum": 1}
+_PERCENTILES: Final = record(p50Seconds=_SECONDS, p95Seconds=_SECONDS)
+_SERIES: Final = {"submitted": COUNT, "completed": COUNT, "failed": COUNT, "cancelled": COUNT}
+_COUNTS: Final = {
+    **_SERIES,
+    "credits": COUNT,
+    "successRate": _SHARE | {"description": "Of those that completed or failed; null where there are none."},
+    "pollShare": _SHARE | {"description": "Of the ends that Apiframe told of: how many had to be asked for."},
+}
+
 SCHEMAS: Final[dict[str, Any]] = {
+    "Statistics": record(
+        window=TEXT,
+        team=TEXT | {"description": "`*` for all teams."},
+        **{"from": TIME},
+        stepSeconds=COUNT,
+        series={"type": "array", "items": record(**{"from": TIME}, **_SERIES)},
+        total=record(**_COUNTS, queue=_PERCENTILES, generation=_PERCENTILES, webhook=_PERCENTILES),
+        models={"type": "array", "items": record(model=TEXT, **_COUNTS, queue=_PERCENTILES, generation=_PERCENTILES)},
+        teams={"type": "array", "items": record(team=TEXT, **_COUNTS)},
+        operations={"type": "array", "items": record(operation=TEXT, **_COUNTS)},
+    ),
     "Usage": record(
         **{"from": TIME},
         to=TIME,
@@ -33,6 +55,7 @@ SCHEMAS: Final[dict[str, Any]] = {
 }
 
 _USAGE: Final = ("GET", "/v1/usage")
+_STATS: Final = ("GET", "/v1/stats")
 _SIMULATED: Final = ("GET", "/sandbox/files/{job_id}/{name}")
 
 ANSWERS: Final[dict[Route, Any]] = {
@@ -40,6 +63,10 @@ ANSWERS: Final[dict[Route, Any]] = {
         "200": answer("What jobs cost", ref("Usage"))
         | {"content": {"application/json": {"schema": ref("Usage")}, "text/csv": {"schema": {"type": "string"}}}},
         "403": failure("Another team's usage, and the key lacks the scope `ops`"),
+    },
+    _STATS: {
+        "200": answer("How jobs went", ref("Statistics")),
+        "403": failure("Another team's statistics, and the key lacks the scope `ops`"),
     },
     _SIMULATED: {
         "200": {
@@ -53,6 +80,10 @@ ANSWERS: Final[dict[Route, Any]] = {
 BODIES: Final[dict[Route, Any]] = {}
 
 PARAMETERS: Final[dict[Route, Any]] = {
+    _STATS: [
+        query("window", {"type": "string", "enum": ["1h", "24h", "7d", "30d"], "default": "24h"}, "Up to now"),
+        query("team", {"type": "string"}, "Your own team; with the scope `ops` any other, or `*` for all"),
+    ],
     _USAGE: [
         query("group_by", {"type": "string", "default": "model"}, "Some of team, model, operation, day, with commas"),
         query("from", {"type": "string"}, "A date or a time; the default is the beginning of this month (UTC)"),

@@ -14,7 +14,7 @@ depends_on = None
 TIME = sa.DateTime(timezone=True)
 JSON = postgresql.JSONB(astext_type=sa.Text())
 COUNTS = ("submitted", "completed", "failed", "cancelled", "by_webhook", "by_poll", "credits")
-SPANS = "span IN ('minutes', 'hour', 'day')"
+SPANS = "span IN ('minutes', 'hour', 'six_hours', 'day')"
 
 
 def upgrade() -> None:
@@ -33,13 +33,14 @@ def upgrade() -> None:
         "timings",
         sa.Column("span", sa.Text(), nullable=False),
         sa.Column("begins_at", TIME, nullable=False),
+        sa.Column("team_id", sa.Uuid(), nullable=False),
         sa.Column("kind", sa.Text(), nullable=False),
         sa.Column("model", sa.Text(), nullable=False),
         sa.Column("bucket", sa.SmallInteger(), nullable=False),
         sa.Column("job_count", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
         sa.CheckConstraint(SPANS, name=op.f("ck_timings_span")),
         sa.CheckConstraint("kind IN ('queue', 'generation', 'webhook')", name=op.f("ck_timings_kind")),
-        sa.PrimaryKeyConstraint("span", "begins_at", "kind", "model", "bucket", name=op.f("pk_timings")),
+        sa.PrimaryKeyConstraint("span", "begins_at", "team_id", "kind", "model", "bucket", name=op.f("pk_timings")),
     )
     op.create_table(
         "job_words",
