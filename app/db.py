@@ -6,7 +6,8 @@ No block is ever open while the network to anyone else is.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -103,6 +104,7 @@ class Database:
             hide_parameters=True,
             pool_timeout=POOL_WAIT_SECONDS,
         )
+        self.waited: Callable[[float], object] = lambda _seconds: None  # is told of each wait for a connection
         self._autocommit = self.engine.execution_options(isolation_level="AUTOCOMMIT")
 
     async def _connect(self, **options: Any) -> asyncpg.Connection:
@@ -123,7 +125,9 @@ class Database:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
         """Commit at the end of the block, roll back when it raises."""
+        began = time.perf_counter()
         async with self.engine.begin() as tx:
+            self.waited(time.perf_counter() - began)
             await tx.exec_driver_sql(
                 f"SET LOCAL idle_in_transaction_session_timeout = '{STALLED_TRANSACTION_SECONDS}s'"
             )
@@ -132,7 +136,9 @@ class Database:
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:
         """A connection for single statements, each its own transaction: one round trip instead of three."""
+        began = time.perf_counter()
         async with self._autocommit.connect() as connection:
+            self.waited(time.perf_counter() - began)
             yield connection
 
     async def close(self) -> None:
