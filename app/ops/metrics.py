@@ -40,7 +40,7 @@ ROLES: Final = ("serve", "worker")
 MOST_BUDGETS: Final = 200
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Ready(Collector):
     """Metrics that are made already."""
 
