@@ -12,7 +12,7 @@ import structlog
 
 from app import partitions
 from app.context import Context
-from app.db import OUTAGES, is_outage
+from app.db import OUTAGES
 from app.deliveries import deliver, replay
 from app.jobs import archiving, dispatch, documents, durations, expire, reconcile, upstream
 from app.loop import keep_running
@@ -88,8 +88,6 @@ async def _leave(presence: processes.Presence) -> None:
         async with asyncio.timeout(LEAVE_SECONDS):
             await presence.leave()
     except (*OUTAGES, TimeoutError) as error:
-        if not isinstance(error, TimeoutError) and not is_outage(error):
-            raise
         log.info("process.left_untold", error=str(error)[:200])
 
 
