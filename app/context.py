@@ -192,7 +192,7 @@ class Context:
         self.notify.wake_everyone()
 
     async def finish(self) -> None:
-        """Wait for what was begun; nothing new may begin."""
+        """Wait for what was begun, and have those answered who wait: this process is about to stop."""
         self.begin_closing()
         if self.sandbox is not None:
             await self.sandbox.finish()

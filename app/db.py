@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from types import TracebackType
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode, urlsplit
 from uuid import uuid4
@@ -78,6 +79,30 @@ def plain_url(url: str, setting: str = "DATABASE_URL") -> str:
     return parts._replace(scheme="postgresql", query=urlencode(query)).geturl()
 
 
+class _Timed:
+    """Opens a connection, and tells how long that took, or that it was given up after so long."""
+
+    __slots__ = ("_opening", "_waited")
+
+    def __init__(
+        self, opening: AbstractAsyncContextManager[AsyncConnection], waited: Callable[[float], object]
+    ) -> None:
+        self._opening = opening
+        self._waited = waited
+
+    async def __aenter__(self) -> AsyncConnection:
+        began = time.perf_counter()
+        try:
+            return await self._opening.__aenter__()
+        finally:
+            self._waited(time.perf_counter() - began)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        return await self._opening.__aexit__(kind, error, trace)
+
+
 class Database:
     """A pool of connections, and the way to a single one outside of it."""
 
@@ -125,9 +150,7 @@ class Database:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
         """Commit at the end of the block, roll back when it raises."""
-        began = time.perf_counter()
-        async with self.engine.begin() as tx:
-            self.waited(time.perf_counter() - began)
+        async with _Timed(self.engine.begin(), self.waited) as tx:
             await tx.exec_driver_sql(
                 f"SET LOCAL idle_in_transaction_session_timeout = '{STALLED_TRANSACTION_SECONDS}s'"
             )
@@ -136,9 +159,7 @@ class Database:
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:
         """A connection for single statements, each its own transaction: one round trip instead of three."""
-        began = time.perf_counter()
-        async with self._autocommit.connect() as connection:
-            self.waited(time.perf_counter() - began)
+        async with _Timed(self._autocommit.connect(), self.waited) as connection:
             yield connection
 
     async def close(self) -> None:
