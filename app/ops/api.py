@@ -44,8 +44,10 @@ async def get_trace(request: Request) -> Response:
 
 
 async def get_status(request: Request) -> Response:
-    """Read how things stand: the upstream account and its keys, paused teams, jobs, deliveries and files that wait, whether
-    webhooks come, who is at work, and how far readers of the log are.
+    """Read how things stand: the upstream account and its keys, paused teams, jobs, deliveries and files that wait.
+
+    Besides, whether webhooks come (`endedByPoll`: jobs of the last hour that had to be asked after), which processes are
+    at work, when each of their loops had its last turn, and how far our own readers of the event log are.
 
     A key that is `held` sends nothing before `heldUntil`; one that is `probing` sends a single job to see whether it
     works again. Jobs are counted up to 10,000; `moreWaiting` and `moreOverdue` say that there are more.
