@@ -48,11 +48,13 @@ class Batch(Generic[Item, Answer]):
         *,
         largest: int = LARGEST,
         longest_queue: int = LONGEST_QUEUE,
+        note_size: Callable[[float], object] = lambda _size: None,
     ) -> None:
         self._db = db
         self._apply = apply
         self._largest = largest
         self._longest_queue = longest_queue
+        self._note_size = note_size  # is told of each group how many shared it
         self._calls: deque[_Call[Item, Answer]] = deque()
         self._worker: asyncio.Task[None] | None = None
 
@@ -75,6 +77,7 @@ class Batch(Generic[Item, Answer]):
         try:
             while self._calls:
                 group = [self._calls.popleft() for _ in range(min(len(self._calls), self._largest))]
+                self._note_size(len(group))
                 await self._settle(group)
         finally:
             self._worker = None

@@ -29,6 +29,7 @@ from app.clock import Clock, SystemClock
 from app.config import Settings
 from app.db import Database
 from app.errors import StartupError
+from app.measures import Measures
 from app.notify import Notifier
 from app.objects import open_objects
 from app.outbound.client import Outbound
@@ -81,6 +82,8 @@ class Context:
         self.db = db
         self.within = within
         self.clock: Clock = clock or SystemClock()
+        self.measures: Measures = within.measures if within else Measures()
+        self.db.waited = self.measures.pool_waited
         self.account = urlsplit(settings.apiframe_base_url).netloc
         """The upstream account's name: its address."""
         self.sandbox: Context | None = None  # where test keys lead, once it is there
@@ -146,7 +149,9 @@ class Context:
         """Apply one item in a transaction that it shares with whatever arrives meanwhile (see `batch`)."""
         batch = self._batches.get(apply)
         if batch is None:
-            batch = self._batches[apply] = Batch(self.db, functools.partial(apply, self))
+            name = f"{apply.__module__.rpartition('.')[2]}.{apply.__name__}"
+            sizes = self.measures.batch_sizes(name)
+            batch = self._batches[apply] = Batch(self.db, functools.partial(apply, self), note_size=sizes)
         answer: Answer = await batch(item)
         return answer
 
@@ -186,15 +191,21 @@ class Context:
         self.closing.set()
         self.notify.wake_everyone()
 
-    async def close(self) -> None:
-        """Finish what was begun, then let go of the connections."""
+    async def finish(self) -> None:
+        """Wait for what was begun, and have those answered who wait: this process is about to stop."""
         self.begin_closing()
         if self.sandbox is not None:
-            await self.sandbox.close()
+            await self.sandbox.finish()
         while self._tasks:
             await asyncio.wait(self._tasks)
         for batch in self._batches.values():
             await batch.close()
+
+    async def close(self) -> None:
+        """Finish what was begun, then let go of the connections."""
+        await self.finish()
+        if self.sandbox is not None:
+            await self.sandbox.close()
         await self.http.close()
         await self.sources.close()
         await self.upstream.close()

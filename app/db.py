@@ -6,8 +6,10 @@ No block is ever open while the network to anyone else is.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
-from contextlib import asynccontextmanager
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from types import TracebackType
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode, urlsplit
 from uuid import uuid4
@@ -77,6 +79,30 @@ def plain_url(url: str, setting: str = "DATABASE_URL") -> str:
     return parts._replace(scheme="postgresql", query=urlencode(query)).geturl()
 
 
+class _Timed:
+    """Opens a connection, and tells how long that took, or that it was given up after so long."""
+
+    __slots__ = ("_opening", "_waited")
+
+    def __init__(
+        self, opening: AbstractAsyncContextManager[AsyncConnection], waited: Callable[[float], object]
+    ) -> None:
+        self._opening = opening
+        self._waited = waited
+
+    async def __aenter__(self) -> AsyncConnection:
+        began = time.perf_counter()
+        try:
+            return await self._opening.__aenter__()
+        finally:
+            self._waited(time.perf_counter() - began)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        return await self._opening.__aexit__(kind, error, trace)
+
+
 class Database:
     """A pool of connections, and the way to a single one outside of it."""
 
@@ -103,6 +129,7 @@ class Database:
             hide_parameters=True,
             pool_timeout=POOL_WAIT_SECONDS,
         )
+        self.waited: Callable[[float], object] = lambda _seconds: None  # is told of each wait for a connection
         self._autocommit = self.engine.execution_options(isolation_level="AUTOCOMMIT")
 
     async def _connect(self, **options: Any) -> asyncpg.Connection:
@@ -123,7 +150,7 @@ class Database:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
         """Commit at the end of the block, roll back when it raises."""
-        async with self.engine.begin() as tx:
+        async with _Timed(self.engine.begin(), self.waited) as tx:
             await tx.exec_driver_sql(
                 f"SET LOCAL idle_in_transaction_session_timeout = '{STALLED_TRANSACTION_SECONDS}s'"
             )
@@ -132,7 +159,7 @@ class Database:
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:
         """A connection for single statements, each its own transaction: one round trip instead of three."""
-        async with self._autocommit.connect() as connection:
+        async with _Timed(self._autocommit.connect(), self.waited) as connection:
             yield connection
 
     async def close(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -24,22 +25,27 @@ async def keep_running(
     notify: Notifier,
     topics: tuple[str, ...] = (),
     rest_seconds: float = 0,
+    note_turn: Callable[[float, Exception | None], object] = lambda _seconds, _error: None,
 ) -> None:
     """Call `run_once` for ever. It says how much it did: more than nothing means again at once.
 
     Where `rest_seconds` is given, nudges after it did nothing are heeded only then: what came together is done together.
 
     A loop outlives its errors: a dependency that is away, and a bug as well, are logged and tried again before long.
+    `note_turn` is told of each call how many seconds it took, and what it raised.
     """
     with notify.listening(*topics) as nudged:
         while True:
             nudged.clear()
-            pause_seconds = every_seconds
+            pause_seconds, began = every_seconds, time.perf_counter()
             try:
-                if await run_once():
+                more = await run_once()
+                note_turn(time.perf_counter() - began, None)
+                if more:
                     continue
             except Exception as error:  # noqa: BLE001 - a loop that dies silently loses more than any error it could meet
                 pause_seconds = min(every_seconds, RETRY_SECONDS)
+                note_turn(time.perf_counter() - began, error)
                 _tell(name, error)
             await asyncio.sleep(rest_seconds)
             await wait(nudged, pause_seconds)

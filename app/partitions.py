@@ -70,6 +70,13 @@ async def lock(tx: AsyncConnection) -> None:
     await tx.execute(text("SELECT pg_advisory_xact_lock(hashtext('framehook partitions'))"))
 
 
+async def count_days_ahead(connection: AsyncConnection, now: datetime) -> int:
+    """For how many days after today every table has its partition, at most `DAYS_AHEAD`; -1 where that of today lacks."""
+    today = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    missing = await list_missing(connection, now, days=DAYS_AHEAD)
+    return min(((day - today).days - 1 for _, day in missing if day >= today), default=DAYS_AHEAD)
+
+
 async def list_missing(tx: AsyncConnection, now: datetime, *, days: int) -> list[tuple[str, datetime]]:
     """The (table, day) pairs from yesterday to `days` ahead that have no partition."""
     today = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)

@@ -131,7 +131,7 @@ async def _work(settings: Settings) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with open_context(settings) as ctx:
         sandbox.attach(ctx)
-        async with workers.running(ctx):
+        async with workers.running(ctx, role="worker"):
             log.info("worker.started", upstream=ctx.account)
             await stop.wait()
 

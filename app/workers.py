@@ -8,12 +8,19 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
+import structlog
+
 from app import partitions
 from app.context import Context
+from app.db import OUTAGES
 from app.deliveries import deliver, replay
 from app.jobs import archiving, dispatch, documents, durations, expire, reconcile, upstream
 from app.loop import keep_running
-from app.ops import pruning, tallying
+from app.ops import processes, pruning, tallying, totals
+
+log = structlog.get_logger()
+
+LEAVE_SECONDS: Final = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,18 +55,21 @@ LOOPS: Final = (
     Loop("partitions", _ensure_partitions, every_seconds=3600),
     Loop("tally", tallying.run_once, every_seconds=5, topics=("events",), rest_seconds=1),
     Loop("prune_tallies", tallying.prune_once, every_seconds=600),
+    Loop("totals", totals.run_once),
     Loop("prune", pruning.prune_once, every_seconds=600),
     Loop("remove_files", pruning.remove_files_once, every_seconds=600),
 )
 
 
 @asynccontextmanager
-async def running(ctx: Context, *, loops: bool = True) -> AsyncIterator[None]:
-    """Keep the notifier and, unless told otherwise, every loop going for so long.
+async def running(ctx: Context, *, role: processes.Role = "serve", loops: bool = True) -> AsyncIterator[None]:
+    """Keep the notifier and, unless told otherwise, every loop going for so long, and tell the others how this process is.
 
-    A loop is stopped where it waits; work that it had begun is in `ctx` and is finished there.
+    A loop is stopped where it waits; work that it had begun is in `ctx` and is finished before this process takes its leave.
     """
-    tasks = [asyncio.create_task(ctx.notify.run(), name="notify")]
+    presence = processes.Presence(ctx, role)
+    telling = keep_running("processes", presence.tell, every_seconds=processes.EVERY_SECONDS, notify=ctx.notify)
+    tasks = [asyncio.create_task(ctx.notify.run(), name="notify"), asyncio.create_task(telling, name="processes")]
     if loops:
         tasks += [asyncio.create_task(_keep(ctx, loop), name=loop.name) for loop in LOOPS]
         if (sandbox := ctx.sandbox) is not None:
@@ -71,6 +81,17 @@ async def running(ctx: Context, *, loops: bool = True) -> AsyncIterator[None]:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await ctx.finish()
+        await _leave(presence)
+
+
+async def _leave(presence: processes.Presence) -> None:
+    """Take leave, unless that takes too long: then the others will see that this process is gone."""
+    try:
+        async with asyncio.timeout(LEAVE_SECONDS):
+            await presence.leave()
+    except OUTAGES as error:  # a TimeoutError is an OSError
+        log.info("process.left_untold", error=str(error)[:200])
 
 
 async def _keep(ctx: Context, loop: Loop) -> None:
@@ -82,4 +103,5 @@ async def _keep(ctx: Context, loop: Loop) -> None:
         notify=ctx.notify,
         topics=loop.topics,
         rest_seconds=loop.rest_seconds,
+        note_turn=ctx.measures.loop(loop.name if ctx.within is None else f"sandbox_{loop.name}", every).note,
     )

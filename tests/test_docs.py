@@ -21,7 +21,7 @@ from tests.stories.quick_start.snippets import VARIABLES, first_call, one_call, 
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 DECISIONS: Final = sorted((ROOT / "docs" / "decisions").glob("*.md"))
-DOCUMENTS: Final = (ROOT / "README.md", *DECISIONS)
+DOCUMENTS: Final = (ROOT / "README.md", ROOT / "docs" / "runbook.md", *DECISIONS)
 
 PARTS: Final = ("**Context.**", "**Decision.**", "**Consequences.**", "**Alternatives.**")
 LONGEST_DECISION: Final = 20
@@ -183,7 +183,7 @@ def test_every_link_leads_somewhere(document: Path) -> None:
 
 
 def test_the_documents_name_no_source_file_that_does_not_exist() -> None:
-    named = set(re.findall(r"`((?:app|docs|migrations|tests)/[\w/.]+)`", everything()))
+    named = set(re.findall(r"`((?:app|deploy|docs|migrations|tests)/[\w/.]+)`", everything()))
     assert [path for path in sorted(named) if not (ROOT / path).exists()] == []
 
 

@@ -234,7 +234,15 @@ def _attempt(sent: Sent, now: datetime) -> AttemptRow:
     )
 
 
+def _counted_as(reply: Reply) -> str:
+    """What came of an attempt, in one of the few words that are counted."""
+    if reply.status is not None:
+        return "delivered" if 200 <= reply.status < 300 else "failed"
+    return "blocked" if reply.refused else "timeout" if reply.seconds >= TIMEOUT_SECONDS else "unreachable"
+
+
 def _tell(ctx: Context, sent: Sent) -> None:
+    ctx.measures.attempted(_counted_as(sent.reply))
     again = sent.verdict.again_seconds
     if again is not None and again <= SOON_SECONDS:
         asyncio.get_running_loop().call_later(again, ctx.notify.nudge, ["deliver"])

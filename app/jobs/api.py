@@ -149,16 +149,17 @@ async def refresh_job(request: Request) -> Response:
 
 
 async def _submit(request: Request, operation: str) -> Response:
-    who, wish = await caller(request, "submit"), Wish.parse(request.headers)
-    raw = await read_body(request, largest=LARGEST_BODY)
-    job_id, status = await submit(
-        _upstream_of(request, who),
-        who,
-        operation,
-        raw,
-        idempotency_key=request.headers.get("idempotency-key"),
-        respond_async=wish.respond_async,
-    )
+    with context(request).measures.submission():
+        who, wish = await caller(request, "submit"), Wish.parse(request.headers)
+        raw = await read_body(request, largest=LARGEST_BODY)
+        job_id, status = await submit(
+            _upstream_of(request, who),
+            who,
+            operation,
+            raw,
+            idempotency_key=request.headers.get("idempotency-key"),
+            respond_async=wish.respond_async,
+        )
     return await _tell(request, job_id, status, wish)
 
 

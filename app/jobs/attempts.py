@@ -24,12 +24,17 @@ class Sent:
     ended_at: datetime
     blames_key: bool = False
 
+    @property
+    def seconds(self) -> float:
+        """How long the upstream took."""
+        return (self.ended_at - self.started_at).total_seconds()
+
     def told(self, verdict: str) -> dict[str, Any]:
-        """The attempt for the log and for the job's trace; `seconds` is how long the upstream took."""
+        """The attempt for the log and for the job's trace."""
         result, claim = self.result, self.claim
         return {
             "attempt": claim.attempt,
-            "seconds": round((self.ended_at - self.started_at).total_seconds(), 3),
+            "seconds": round(self.seconds, 3),
             "verdict": verdict,
             "said": None if isinstance(result, Answer) else str(result),
             "httpStatus": result.status if isinstance(result, Refusal) else None,

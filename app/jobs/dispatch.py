@@ -114,6 +114,8 @@ async def send(ctx: Context, claim: Claim) -> Settlement:
         log.info(
             "job.dispatched", job=str(claim.job_id), status=settlement.status, **sent.told(settlement.decision.verdict)
         )
+        if ctx.within is None:  # what the sandbox answers says nothing of the upstream
+            ctx.measures.dispatched(settlement.decision.verdict, sent.seconds)
         ctx.notify.nudge(topics([settlement.observed]) if settlement.observed else ())
         if was_full:
             ctx.notify.nudge(["dispatch"])

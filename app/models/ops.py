@@ -86,8 +86,26 @@ class LogReader(Base):
     updated_at: Mapped[datetime]
 
 
+class Total(Base):
+    """A number that only grows, for counters: what the event log told of jobs since this table was made (see `totals`)."""
+
+    __tablename__ = "totals"
+    __table_args__ = (PrimaryKeyConstraint("name", "team_id", "model", "detail"),)
+
+    name: Mapped[str]
+    team_id: Mapped[UUID]  # all zeros: of all teams
+    model: Mapped[str]
+    detail: Mapped[str]  # a status, a mouth, or the number of a bucket
+    amount: Mapped[int] = mapped_column(BigInteger)
+    since: Mapped[datetime]
+
+
 class Process(Base):
-    """A process of the service that is alive, or was a moment ago, and what it has measured since it began."""
+    """A process of the service that is alive, or was a moment ago, and what it has measured since it began.
+
+    What it measured is added to the row of all zeros once it is gone, `folded_at`; its own row stays for a while, so that
+    one that was only slow sees how much of its measures is counted there. All times are by the database's clock.
+    """
 
     __tablename__ = "processes"
 
@@ -98,8 +116,11 @@ class Process(Base):
     version: Mapped[str]
     started_at: Mapped[datetime]
     seen_at: Mapped[datetime]
+    folded_at: Mapped[datetime | None]
+    pool_size: Mapped[int] = mapped_column(server_default=text("0"))  # connections that it may have
+    pool_in_use: Mapped[int] = mapped_column(server_default=text("0"))
     loops: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))  # by name: how its last turn went
-    measures: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
+    measures: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))  # by name and labels: numbers
 
 
 class Session(Base):

@@ -47,6 +47,9 @@ async def get_trace(request: Request) -> Response:
 async def get_status(request: Request) -> Response:
     """Read how things stand: the upstream account and its keys, paused teams, jobs, deliveries and files that wait.
 
+    Besides, whether webhooks come (`endedByPoll`: jobs of the last hour that had to be asked after), which processes are
+    at work, when each of their loops had its last turn, and how far our own readers of the event log are.
+
     A key that is `held` sends nothing before `heldUntil`; one that is `probing` sends a single job to see whether it
     works again. Jobs are counted up to 10,000; `moreWaiting` and `moreOverdue` say that there are more.
     """
@@ -68,8 +71,9 @@ async def get_stats(request: Request) -> Response:
 
 
 async def get_metrics(request: Request) -> Response:
-    """Read the gauges of `/v1/status` as Prometheus scrapes them.
+    """Read what Prometheus scrapes: the numbers of `/v1/status`, and what all processes have counted and timed.
 
-    They are read from the database, so any one process tells for all. No key is needed: keep it from the outside.
+    It is read from the database, so any one process tells for all, and totals never go back. No key is needed: keep it
+    from the outside.
     """
     return Response(await render_metrics(context(request)), headers={"Content-Type": CONTENT_TYPE})

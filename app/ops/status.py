@@ -15,7 +15,7 @@ from app.db import AnyRow
 from app.jobs.archiving import LATE_AFTER
 from app.jobs.claim import DEFAULT_CAP
 from app.jobs.outputs import PURGED_AFTER
-from app.ops import queries
+from app.ops import queries, watching
 
 MOST_COUNTED: Final = 10_000
 
@@ -127,6 +127,15 @@ async def read_keys(ctx: Context) -> list[KeyHealth]:
     return [_judge_key(fingerprint, known.get(fingerprint), now) for fingerprint in ctx.upstream_keys]
 
 
+async def read_cap(ctx: Context) -> int:
+    """How many jobs may be in flight at the upstream account, as far as that is believed now."""
+    async with ctx.db.reading() as connection:
+        row = await queries.find_account(connection, ctx.account)
+    shaped = _shape_account(ctx, row)
+    cap: int = min(shaped["cap"], shaped["capLoweredTo"] or shaped["cap"])
+    return cap
+
+
 async def read_status(ctx: Context) -> dict[str, Any]:
     """The answer of `GET /v1/status`."""
     async with ctx.db.reading() as connection:
@@ -143,7 +152,10 @@ async def read_status(ctx: Context) -> dict[str, Any]:
         "jobs": _shape_load(load),
         "deliveries": _shape_telling(telling),
         "files": {"on": ctx.objects is not None} | _shape_keeping(keeping),
-        "webhooks": {"pollOnly": ctx.settings.poll_only, "unsigned": ctx.settings.unsigned_webhooks},
+        "webhooks": {"pollOnly": ctx.settings.poll_only, "unsigned": ctx.settings.unsigned_webhooks}
+        | await watching.read_webhooks(ctx),
+        "processes": [watching.shape_process(one) for one in await watching.read_processes(ctx)],
+        "log": watching.shape_log(await watching.read_log(ctx)),
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from app.reference.shapes import COUNT, TEXT_OR_NULL, TIME_OR_NULL, Route, answer, record, ref
+from app.reference.shapes import COUNT, TEXT, TEXT_OR_NULL, TIME, TIME_OR_NULL, Route, answer, record, ref
 
 TAG: Final = "operations"
 
@@ -33,10 +33,57 @@ _UPSTREAM: Final = record(
     },
 )
 
+_WEBHOOKS: Final = record(
+    pollOnly={"type": "boolean"},
+    unsigned={"enum": ["poll", "reject"]},
+    lastReceivedAt=TIME_OR_NULL,
+    lastAppliedAt=TIME_OR_NULL | {"description": "Of the last one that was believed, among the newest 1,000."},
+    endedByWebhook=COUNT | {"description": "Jobs whose end became known by a webhook, in the last hour."},
+    endedByPoll=COUNT | {"description": "Those of which Apiframe was asked, as no webhook had come."},
+    endedByPollShare={
+        "type": ["number", "null"],
+        "description": "The latter as a part of both, 0 to 1; null if there were none.",
+    },
+)
+
+_SECONDS: Final = {"type": "number", "minimum": 0}
+_SECONDS_OR_NULL: Final = {"type": ["number", "null"], "minimum": 0}
+
+_PROCESS: Final = record(
+    host=TEXT,
+    pid=COUNT,
+    role={"enum": ["serve", "worker"]},
+    version=TEXT,
+    startedAt=TIME,
+    seenAt=TIME,
+    loops={
+        "type": "array",
+        "items": record(
+            name=TEXT,
+            everySeconds=_SECONDS | {"description": "How often it has a turn, if nothing wakes it before."},
+            secondsAgo=_SECONDS | {"description": "When its last turn ended, or it began."},
+            turnSeconds=_SECONDS_OR_NULL | {"description": "How long that turn took."},
+            late={"type": "boolean", "description": "It should have had a turn long since."},
+            lastError=TEXT_OR_NULL,
+            lastErrorSecondsAgo=_SECONDS_OR_NULL,
+        ),
+    },
+)
+
+_READERS: Final = {
+    "type": "array",
+    "items": record(
+        name=TEXT,
+        behind=COUNT | {"description": "How many events it has yet to read, at most."},
+        behindSeconds=_SECONDS | {"description": "How old the first of them is; 0 if there is none."},
+        updatedAt=TIME,
+    ),
+}
+
 SCHEMAS: Final[dict[str, Any]] = {
     "Status": {
         "type": "object",
-        "required": ["upstream", "teams", "jobs", "deliveries", "files", "webhooks"],
+        "required": ["upstream", "teams", "jobs", "deliveries", "files", "webhooks", "processes", "log"],
         "properties": {
             "upstream": _UPSTREAM,
             "teams": record(paused={"type": "array", "items": {"type": "string"}}),
@@ -70,7 +117,9 @@ SCHEMAS: Final[dict[str, Any]] = {
                 failed=COUNT,
                 moreFailed={"type": "boolean"},
             ),
-            "webhooks": record(pollOnly={"type": "boolean"}, unsigned={"enum": ["poll", "reject"]}),
+            "webhooks": _WEBHOOKS,
+            "processes": {"type": "array", "items": _PROCESS},
+            "log": record(head=COUNT | {"description": "The number of the newest event."}, readers=_READERS),
         },
     },
 }
@@ -78,7 +127,7 @@ SCHEMAS: Final[dict[str, Any]] = {
 ANSWERS: Final[dict[Route, Any]] = {
     ("GET", "/v1/status"): {"200": answer("How things stand", ref("Status"))},
     ("GET", "/metrics"): {
-        "200": {"description": "The gauges", "content": {"text/plain": {"schema": {"type": "string"}}}},
+        "200": {"description": "The metrics", "content": {"text/plain": {"schema": {"type": "string"}}}},
     },
     ("GET", "/readyz"): {
         "200": answer("Ready, perhaps degraded", {"type": "object"}, {"status": "ok", "degraded": []}),

@@ -21,6 +21,7 @@ async def receive_webhook(request: Request) -> Response:
     ctx = context(request)
     job_id = _job_id(request.path_params["job_id"])
     if not token_is_ours(request.path_params["token"], await ctx.webhook_secrets(), job_id):
+        ctx.measures.webhook_taken("unknown_token")
         raise NotFound()
     body = await read_body(request, largest=LARGEST_BODY)
     received = await receive(ctx, job_id, body, request.headers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -74,8 +75,10 @@ async def receive(ctx: Context, job_id: UUID, body: bytes, headers: Mapping[str,
     """Receive one webhook; return after the commit. Raises NotFound for an unknown job, Unauthenticated for a wrong
     signature (and for a missing one where unsigned webhooks are to be rejected).
     """
+    began = time.perf_counter()
     webhook = read_webhook(ctx, job_id, body, headers)
     received = await ctx.batched(apply, webhook)
+    ctx.measures.webhook_taken(_counted_as(webhook, received), time.perf_counter() - began)
     if received.observed is not None:
         ctx.notify.nudge(topics([received.observed]))
     elif received.hinted:
@@ -94,6 +97,17 @@ async def receive(ctx: Context, job_id: UUID, body: bytes, headers: Mapping[str,
     if webhook.signature == "wrong" or received.outcome == "rejected":
         raise Unauthenticated("Webhook signature missing or wrong")
     return received
+
+
+def _counted_as(webhook: Webhook, received: Received) -> str:
+    """What was done with a webhook, in one of the few words that are counted."""
+    if received.outcome == "no such job":
+        return "unknown_job"
+    if webhook.signature != "valid":
+        return "wrong_signature" if webhook.signature == "wrong" else "unsigned"
+    if received.outcome == "applied":
+        return "applied"
+    return "repeated" if received.outcome in (*APPLIED, "repeated") else "unusable"
 
 
 def read_webhook(ctx: Context, job_id: UUID, body: bytes, headers: Mapping[str, str]) -> Webhook:

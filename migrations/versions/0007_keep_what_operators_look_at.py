@@ -57,6 +57,16 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("name", name=op.f("pk_log_readers")),
     )
     op.create_table(
+        "totals",
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("team_id", sa.Uuid(), nullable=False),
+        sa.Column("model", sa.Text(), nullable=False),
+        sa.Column("detail", sa.Text(), nullable=False),
+        sa.Column("amount", sa.BigInteger(), nullable=False),
+        sa.Column("since", TIME, nullable=False),
+        sa.PrimaryKeyConstraint("name", "team_id", "model", "detail", name=op.f("pk_totals")),
+    )
+    op.create_table(
         "processes",
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("host", sa.Text(), nullable=False),
@@ -65,6 +75,9 @@ def upgrade() -> None:
         sa.Column("version", sa.Text(), nullable=False),
         sa.Column("started_at", TIME, nullable=False),
         sa.Column("seen_at", TIME, nullable=False),
+        sa.Column("folded_at", TIME, nullable=True),
+        sa.Column("pool_size", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.Column("pool_in_use", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("loops", JSON, server_default=sa.text("'{}'"), nullable=False),
         sa.Column("measures", JSON, server_default=sa.text("'{}'"), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_processes")),
@@ -110,5 +123,14 @@ def downgrade() -> None:
         op.drop_index(name, table_name="jobs")
     op.drop_constraint(op.f("ck_jobs_ended_by"), "jobs", type_="check")
     op.drop_column("jobs", "ended_by")
-    for table in ("sign_in_limits", "sessions", "processes", "log_readers", "job_words", "timings", "tallies"):
+    for table in (
+        "sign_in_limits",
+        "sessions",
+        "processes",
+        "totals",
+        "log_readers",
+        "job_words",
+        "timings",
+        "tallies",
+    ):
         op.drop_table(table)

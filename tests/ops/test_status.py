@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from datetime import timedelta
@@ -12,9 +13,10 @@ from sqlalchemy import text
 
 from app.apiframe.signature import fingerprint
 from app.jobs import dispatch
-from app.ops import queries, status
+from app.ops import queries, status, totals
+from app.ops.processes import Presence
 from app.simulator.server import RunningSimulator
-from tests.harness import FLUX, SIMULATOR_KEY, Caller, Service, refused
+from tests.harness import FLUX, SIMULATOR_KEY, Caller, Service, eventually, held_job, post_webhook, refused, tell
 
 LATER: Final = {"Prefer": "respond-async"}
 TIME: Final = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
@@ -75,7 +77,10 @@ async def break_key(
 
 
 async def test_a_service_that_has_sent_nothing_yet_says_what_it_would_do(quiet: Service, operator: Caller) -> None:
-    assert await stands(operator) == {
+    found = await stands(operator)
+    (process,) = found.pop("processes")
+    assert (process["role"], process["pid"], process["loops"]) == ("serve", os.getpid(), [])
+    assert found == {
         "upstream": {
             "account": quiet.ctx.account,
             "cap": 10,
@@ -121,8 +126,62 @@ async def test_a_service_that_has_sent_nothing_yet_says_what_it_would_do(quiet: 
             "failed": 0,
             "moreFailed": False,
         },
-        "webhooks": {"pollOnly": False, "unsigned": "poll"},
+        "webhooks": {
+            "pollOnly": False,
+            "unsigned": "poll",
+            "lastReceivedAt": None,
+            "lastAppliedAt": None,
+            "endedByWebhook": 0,
+            "endedByPoll": 0,
+            "endedByPollShare": None,
+        },
+        "log": {"head": 0, "readers": []},
     }
+
+
+async def test_webhooks_loops_and_readers_of_the_log_are_told(
+    serve: Callable[..., Any], simulate: Callable[..., RunningSimulator]
+) -> None:
+    simulator = simulate(hold=True)
+    service = await serve(simulator, loops=False)
+    operator = await service.new_caller("operators", scopes=("ops",))
+    job = await held_job(service, simulator)
+    await post_webhook(service, job.url, job.says("progress", progress=5), None)
+    told = (await stands(operator))["webhooks"]
+    assert re.fullmatch(TIME, told["lastReceivedAt"])
+    assert told["lastAppliedAt"] is None, "an unsigned one was only a hint"
+    await tell(simulator, f"jobs/{job.upstream_id}/finish")
+
+    async def look() -> dict[str, Any]:
+        return dict((await stands(operator))["webhooks"])
+
+    await eventually(look, lambda told: told["lastAppliedAt"] is not None)
+    await change(
+        service,
+        """
+        INSERT INTO tallies (span, begins_at, team_id, operation, model, by_webhook, by_poll)
+        SELECT 'minutes', now() - ago * interval '1 minute', id, 'images/generate', 'flux', 3, ago
+        FROM teams, unnest(ARRAY[1, 90]) AS ago WHERE name = 'tests'
+        """,
+    )
+    service.ctx.measures.loop("deliver", 0.5).note(0.1, RuntimeError("it broke"))
+    await Presence(service.ctx, "worker").tell()
+    await totals.run_once(service.ctx)
+    await change(service, "UPDATE log_readers SET sequence = sequence - 1")
+
+    found = await stands(operator)
+
+    assert {name: value for name, value in found["webhooks"].items() if name.startswith("ended")} == {
+        "endedByWebhook": 3,
+        "endedByPoll": 1,
+        "endedByPollShare": 0.25,
+    }
+    (loop,) = next(one["loops"] for one in found["processes"] if one["role"] == "worker")
+    assert (loop["name"], loop["turnSeconds"], loop["lastError"]) == ("deliver", 0.1, "RuntimeError: it broke")
+    assert loop["late"] is False
+    (reader,) = found["log"]["readers"]
+    assert (reader["name"], reader["behind"]) == ("totals", 1)
+    assert 0 < reader["behindSeconds"] < 60
 
 
 async def test_jobs_are_counted_by_what_they_wait_for(quiet: Service, operator: Caller) -> None:
