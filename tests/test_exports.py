@@ -6,7 +6,7 @@ import asyncio
 import csv
 import io
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import asyncpg
@@ -39,7 +39,7 @@ COPY_JOBS: Final = text(
 
 
 @pytest.fixture
-async def full(serve: Callable[..., Any], simulator: RunningSimulator) -> AsyncIterator[Service]:
+async def full(serve: Callable[..., Any], simulator: RunningSimulator) -> Service:
     """A service with some thousand jobs and events, which sends nothing by itself."""
     service: Service = await serve(simulator, loops=False)
     body = {"model": "midjourney", "prompt": '=1+1, "quoted"\nand more'}

@@ -19,18 +19,18 @@ from app.jobs.queries.reading import OVERDUE
 from app.jobs.queries.words import LONGEST_LABEL
 from app.paging import Cursor
 
-BUDGET: Final = 20_000
+BUDGET: Final = 5_000
 """How many rows one page may look at."""
 
-LEAST_BUDGET: Final = 100
-"""Of one walk among many."""
-
-FEW: Final = 10_000
+FEW: Final = 2_000
 """So many jobs with the words asked for are sorted; where there are more, a walk meets them soon enough."""
 
 IDS_AT_ONCE: Final = 1_000
 MOST_WALKS: Final = 25
 """How many pages are looked at in a row to list or count jobs."""
+
+_BY_KEY: Final = "key_id = :key_id"
+"""The one walk that does not begin with a team: a key is of one team only, which the index on keys does not know."""
 
 _OPEN: Final = ("QUEUED", "PROCESSING")
 _UNSUCCESSFUL: Final = ("FAILED", "CANCELLED")
@@ -113,9 +113,7 @@ async def _find(
     elif await _are_few(connection, sought):
         rows = await queries.list_by_words(connection, sought, most=FEW, limit=limit)
     else:
-        walk_count = len(sought.walks) * (await queries.count_live_teams(connection) if sought.each_team else 1)
-        share = max(budget // max(walk_count, 1), LEAST_BUDGET)
-        rows = await queries.walk(connection, sought, budget=share, limit=limit)
+        rows = await queries.walk(connection, sought, budget=budget, limit=limit)
     return _cut(rows, asked.limit)
 
 
@@ -123,12 +121,11 @@ def _cut(rows: Sequence[AnyRow], limit: int) -> tuple[list[UUID], Cursor | None,
     """A page of what was met, newest first. Behind an edge there may be jobs that were not looked at: it ends there."""
     page: list[AnyRow] = []
     for row in rows:
-        if row.matches and len(page) == limit:
-            return [each.id for each in page], Cursor(page[-1].created_at, page[-1].id), None
-        if row.matches:
-            page.append(row)
         if row.is_edge:
             return [each.id for each in page], Cursor(row.created_at, row.id), row.created_at
+        if len(page) == limit:
+            return [each.id for each in page], Cursor(page[-1].created_at, page[-1].id), None
+        page.append(row)
     return [each.id for each in page], None, None
 
 
@@ -162,7 +159,10 @@ def _seek(asked: JobFilter, *, team_id: UUID | None, key_id: UUID | None, now: d
     for number, (key, value) in enumerate(asked.metadata.items()):
         tests.append(f"metadata ->> :key_{number} = :value_{number}")
         given |= {f"key_{number}": key, f"value_{number}": value}
-    each_team = team_id is None and key_id is None
+    team = queries.LIVE_TEAM if team_id is None else queries.ONE_TEAM
+    if walks == [_BY_KEY]:
+        tests.append(team)
+        team = "true"
     return Sought(
         walks=walks,
         span=span,
@@ -170,8 +170,8 @@ def _seek(asked: JobFilter, *, team_id: UUID | None, key_id: UUID | None, now: d
         labels=_labels(asked, team_id),
         words=asked.words,
         parameters={name: value for name, value in given.items() if value is not None},
-        team=queries.EACH_TEAM if each_team else queries.LIVE_TEAM if team_id is None else queries.ONE_TEAM,
-        each_team=each_team,
+        team=team,
+        each_team=team == queries.LIVE_TEAM,
     )
 
 
@@ -185,7 +185,7 @@ def _choose_walks(asked: JobFilter, key_id: UUID | None) -> tuple[list[str], lis
         "overdue": OVERDUE if asked.overdue else None,
         "status": f"status IN ({', '.join(map(repr, asked.status))})" if asked.status else None,
         "model": "model = :model" if asked.model is not None else None,
-        "key": "key_id = :key_id" if key_id is not None else None,
+        "key": _BY_KEY if key_id is not None else None,
         "operation": "operation = :operation" if asked.operation is not None else None,
     }
     walks: list[str | None]

@@ -20,6 +20,7 @@ from app.jobs import finding
 from app.jobs.filters import JobFilter
 from app.jobs.finding import count_jobs, find_jobs, list_ids, quote_label
 from app.jobs.indexing import index_words
+from app.jobs.queries import finding as queries
 from app.jobs.queries.words import insert_words
 from app.simulator.server import RunningSimulator
 from tests.harness import FLUX, Service, eventually
@@ -190,15 +191,15 @@ async def walk_through(history: History, asked: JobFilter, **scope: Any) -> list
     pytest.fail(f"there is no end to {asked}")
 
 
-@pytest.mark.parametrize("few", [finding.FEW, 0], ids=["by words", "by walks"])
+@pytest.mark.parametrize(("few", "merged"), [(finding.FEW, 64), (0, 64), (0, 1)], ids=["words", "walk", "a walk each"])
 async def test_every_filter_finds_what_the_same_filter_in_python_finds(
-    history: History, monkeypatch: pytest.MonkeyPatch, few: int
+    history: History, monkeypatch: pytest.MonkeyPatch, few: int, merged: int
 ) -> None:
     """Page by page, each once; with budgets that a page does not reach, and with ones that cut it short."""
     monkeypatch.setattr(finding, "FEW", few)
-    monkeypatch.setattr(finding, "LEAST_BUDGET", 1)
+    monkeypatch.setattr(queries, "MOST_MERGED", merged)
     dice = random.Random(7)  # noqa: S311 - dice
-    for _ in range(60):
+    for _ in range(40):
         asked = replace(random_filter(dice, history), limit=dice.choice((1, 7, 100)))
         team_id = dice.choice((None, history.teams["red"], history.teams["test"]))
         key_id = dice.choice((None, None, dice.choice(history.keys)))

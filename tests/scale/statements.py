@@ -130,7 +130,8 @@ WORDS: Final = f"""
     INSERT INTO job_words (job_id, words)
     SELECT jobs.id,
         prompts.words || to_tsvector('simple', substr(input ->> 'prompt', length(prompts.prompt) + 1)) || array_to_tsvector(
-            ARRAY['operation=' || operation, 'team=' || team_id] || ARRAY(
+            ARRAY['operation=' || operation, 'team=' || team_id,
+                'day=' || to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD')] || ARRAY(
                 SELECT left('metadata ' || key || '=' || value, {LONGEST_LABEL})
                 FROM jsonb_each_text(coalesce(metadata, '{{}}')) WHERE value IS NOT NULL
             )

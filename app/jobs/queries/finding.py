@@ -41,48 +41,71 @@ class Sought:
     words: str | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
     team: str = ONE_TEAM
-    each_team: bool = False  # `team` names the row of `teams` that the walk is made for
+    each_team: bool = False  # the walk is made in each of several teams
 
     @property
     def everything(self) -> str:
         """All that a job must be, but for its words."""
-        team = LIVE_TEAM if self.each_team else self.team
-        return " AND ".join([team, f"({' OR '.join(self.walks)})", *self.span, *self.tests])
+        return " AND ".join([self.team, f"({' OR '.join(self.walks)})", *self.span, *self.tests])
 
 
 async def walk(connection: AsyncConnection, sought: Sought, *, budget: int, limit: int) -> Sequence[AnyRow]:
-    """The newest that match, newest first, as (created_at, id, matches, is_edge); at most `limit` of each walk.
+    """The newest that match, newest first, as (created_at, id, is_edge), at most `limit`.
 
-    All walks together look at no more than about `budget` rows. `is_edge` marks where one ended for that reason: what is
-    older was not looked at there.
+    No more than `budget` rows are looked at. Where that ended it, the last row looked at comes once more, as `is_edge`: what
+    is older was not looked at. With very many teams each is walked through by itself, and may have an edge of its own.
     """
-    parameters = {**sought.parameters, **_typed(sought)}
-    tests = " AND ".join([*sought.tests, *([_HAS_WORDS] if sought.words is not None else [])]) or "true"
-    parts = [
-        _walk(" AND ".join([sought.team, condition, *sought.span]), tests, budget, limit) for condition in sought.walks
-    ]
-    if sought.each_team:
-        parts = [
-            f"SELECT part.* FROM teams CROSS JOIN LATERAL ({part}) AS part WHERE test_of IS NULL"  # noqa: S608
-            for part in parts
-        ]
-    statement = f"SELECT * FROM ({' UNION ALL '.join(f'({part})' for part in parts)}) AS met {ORDER}"  # noqa: S608
+    parameters: dict[str, Any] = {**sought.parameters, **_typed(sought)}
+    tests = " AND ".join([*sought.tests, *([_HAS_WORDS] if sought.words is not None else [])]) or None
+    if not sought.each_team:
+        statement = _walk([[sought.team, walk, *sought.span] for walk in sought.walks], tests, budget, limit)
+        return (await connection.execute(text(statement), parameters)).all()
+    teams = [row.id for row in await connection.execute(_LIVE_TEAMS)]
+    if len(teams) * len(sought.walks) <= MOST_MERGED:
+        parameters |= {f"team_{number}": team_id for number, team_id in enumerate(teams)}
+        walks = [[f"team_id = :team_{n}", walk, *sought.span] for n in range(len(teams)) for walk in sought.walks]
+        statement = _walk(walks or [["false"]], tests, budget, limit)
+    else:
+        share = max(budget // len(teams), limit)
+        each = _walk([[EACH_TEAM, walk, *sought.span] for walk in sought.walks], tests, share, limit)
+        statement = f"""
+            SELECT part.* FROM teams CROSS JOIN LATERAL ({each}) AS part WHERE test_of IS NULL
+            ORDER BY created_at DESC, id DESC, is_edge
+            """  # noqa: S608 - all parts are ours
     return (await connection.execute(text(statement), parameters)).all()
 
 
-def _walk(condition: str, tests: str, budget: int, limit: int) -> str:
-    """One walk. Numbers stand in it as they are, so that the planner knows how little will be read."""
+def _walk(walks: Sequence[Sequence[str]], tests: str | None, budget: int, limit: int) -> str:
+    """One walk along some stretches of indexes at once, which are merged as they are read.
+
+    The walk itself reads nothing but the indexes; a job is looked at by its primary key, and only until enough match. So
+    numbers stand in the statement as they are, for the planner to know how little is read, and the rows that match have no
+    order of their own but that in which they are met: to sort them, all would be read first.
+    """
+    stretches = [
+        f"(SELECT created_at, id FROM jobs WHERE {' AND '.join(walk)} {ORDER} LIMIT {budget})"  # noqa: S608
+        for walk in walks
+    ]
+    places = f"SELECT created_at, id FROM ({' UNION ALL '.join(stretches)}) AS stretch {ORDER}"  # noqa: S608
+    matches = "true" if tests is None else f"(SELECT {tests} FROM jobs WHERE jobs.id = place.id)"  # noqa: S608
     return f"""
-        SELECT created_at, id, matches, place = {budget} AS is_edge
-        FROM (
-            SELECT created_at, id, matches, row_number() OVER () AS place
-            FROM (
-                SELECT created_at, id, coalesce({tests}, false) AS matches FROM jobs WHERE {condition}
-                {ORDER} LIMIT {budget}
+        WITH found AS MATERIALIZED (
+            SELECT created_at, id FROM (
+                SELECT created_at, id, {matches} AS matches FROM ({places} LIMIT {budget}) AS place
             ) AS looked
-        ) AS counted
-        WHERE matches OR place = {budget} {ORDER} LIMIT {limit}
+            WHERE matches LIMIT {limit}
+        )
+        SELECT created_at, id, false AS is_edge FROM found
+        UNION ALL
+        SELECT created_at, id, true FROM ({places} OFFSET {budget - 1} LIMIT 1) AS edge
+        WHERE (SELECT count(*) FROM found) < {limit}
         """  # noqa: S608 - all parts are ours
+
+
+MOST_MERGED: Final = 64
+"""Each stretch that is merged is planned for."""
+
+_LIVE_TEAMS: Final = text("SELECT id FROM teams WHERE test_of IS NULL")
 
 
 # Not an EXISTS, which the planner may turn into reading all that match.
@@ -134,7 +157,7 @@ async def list_by_words(connection: AsyncConnection, sought: Sought, *, most: in
                 (SELECT job_id FROM job_words WHERE {in_words} LIMIT {most}) {waiting}
             ))
         )
-        SELECT created_at, id, true AS matches, false AS is_edge
+        SELECT created_at, id, false AS is_edge
         FROM hits AS jobs WHERE {sought.everything} {ORDER} LIMIT {limit}
         """  # noqa: S608 - all parts are ours
     return (await connection.execute(text(statement), {**sought.parameters, **parameters})).all()
@@ -152,7 +175,7 @@ async def find_by_id(connection: AsyncConnection, sought: Sought, job_id: str, *
     """The jobs with this id, ours or the upstream's, that match, as `walk` gives them."""
     has_words = "" if sought.words is None else f"AND {_HAS_WORDS}"
     statement = f"""
-        SELECT created_at, id, true AS matches, false AS is_edge FROM jobs
+        SELECT created_at, id, false AS is_edge FROM jobs
         WHERE (id = CAST(CAST(:search AS text) AS uuid) OR upstream_id = :search)
             AND {sought.everything} {has_words} {ORDER} LIMIT {limit}
         """  # noqa: S608 - all parts are ours
@@ -168,8 +191,3 @@ async def list_found(connection: AsyncConnection, ids: Sequence[UUID]) -> Sequen
 _LIST_FOUND: Final = text(
     f"SELECT {FOUND_COLUMNS} FROM jobs WHERE id = ANY(CAST(:ids AS uuid[])) {ORDER}"  # noqa: S608
 )
-
-
-async def count_live_teams(connection: AsyncConnection) -> int:
-    """How many teams there are that are no test teams."""
-    return int((await connection.execute(text("SELECT count(*) FROM teams WHERE test_of IS NULL"))).scalar_one())

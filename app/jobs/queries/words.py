@@ -24,7 +24,8 @@ WORDS_OF: Final = f"""
         FROM jsonb_path_query(input, '$.**{{0 to 1}} ? (@.type() == "object").keyvalue()
             ? ({" || ".join(f'@.key == "{field}"' for field in TEXT_FIELDS)}).value') AS found
     )) || array_to_tsvector(
-        ARRAY[left('operation=' || operation, {LONGEST_LABEL}), 'team=' || team_id] || ARRAY(
+        ARRAY[left('operation=' || operation, {LONGEST_LABEL}), 'team=' || team_id,
+            'day=' || to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD')] || ARRAY(
             SELECT left('metadata ' || key || '=' || value, {LONGEST_LABEL})
             FROM jsonb_each_text(coalesce(metadata, '{{}}')) WHERE value IS NOT NULL
         )
