@@ -29,26 +29,53 @@ async def fill(url: str, jobs: int, now: datetime, *, chunk: int = CHUNK, quiet:
     """Make so many jobs, over the days before `now`, and all that goes with them."""
     told = _Progress(quiet=quiet)
     await _prepare(url, now)
-    connection = await asyncpg.connect(plain_url(url))
+    connection, other = await _connect(url), await _connect(url)
     try:
-        for setting in ("synchronous_commit = off", "maintenance_work_mem = '512MB'", "work_mem = '256MB'"):
-            await connection.execute(f"SET {setting}")
-        if await connection.fetchval("SELECT usesuper FROM pg_user WHERE usename = current_user"):
-            await connection.execute("SET session_replication_role = replica")  # foreign keys hold by what is made here
-        await connection.execute("SELECT setseed(0.5)")
         await _make_teams(connection, now)
         await connection.execute(statements.PROMPTS)
-        await connection.execute("CREATE UNIQUE INDEX ON prompts (number)")
-        await connection.execute("ANALYZE prompts")
-        async with _without_indexes(connection, ("jobs", "job_words", "ledger", "deliveries"), told):
-            await _in_chunks(connection, statements.JOBS, jobs, now, chunk, told, "jobs")
-            await _in_chunks(connection, statements.WORDS, jobs, now, chunk, told, "words")
+        await connection.execute("CREATE UNIQUE INDEX ON scale_prompts (number)")
+        await connection.execute("ANALYZE scale_prompts")
+        heavy = ("jobs", "job_words", "ledger", "deliveries") if jobs > chunk else ()
+        async with _without_indexes(connection, heavy, told):
+            made: asyncio.Queue[tuple[int, int]] = asyncio.Queue()
+            async with asyncio.TaskGroup() as both:
+                both.create_task(_make_words(other, jobs, now, made, told))
+                for first in range(1, jobs + 1, chunk):
+                    last = min(first + chunk - 1, jobs)
+                    await connection.execute(statements.JOBS, first, last, jobs, now, timeout=None)
+                    told(f"{last:,} of {jobs:,} jobs")
+                    made.put_nowait((first, last))
+            await connection.execute("DROP TABLE scale_prompts")
             await connection.execute("ANALYZE jobs")
             await _make_the_rest(connection, now, told)
-        await connection.execute("VACUUM (ANALYZE)")
+        await connection.execute("ANALYZE")
+        await connection.execute("VACUUM jobs, job_words, ledger, deliveries, files, receipts", timeout=None)
         told("analyzed")
     finally:
         await connection.close()
+        await other.close()
+
+
+async def _connect(url: str) -> asyncpg.Connection:
+    """A connection for making much at once."""
+    connection = await asyncpg.connect(plain_url(url))
+    for setting in ("synchronous_commit = off", "maintenance_work_mem = '512MB'", "work_mem = '256MB'"):
+        await connection.execute(f"SET {setting}")
+    if await connection.fetchval("SELECT usesuper FROM pg_user WHERE usename = current_user"):
+        await connection.execute("SET session_replication_role = replica")  # foreign keys hold by what is made here
+    await connection.execute("SELECT setseed(0.5)")
+    return connection
+
+
+async def _make_words(
+    connection: asyncpg.Connection, jobs: int, now: datetime, made: asyncio.Queue[tuple[int, int]], told: _Progress
+) -> None:
+    """The words of each part of the jobs, once that is there."""
+    last = 0
+    while last < jobs:
+        first, last = await made.get()
+        await connection.execute(statements.WORDS, first, last, jobs, now, timeout=None)
+        told(f"{last:,} of {jobs:,} words")
 
 
 async def _prepare(url: str, now: datetime) -> None:
@@ -78,15 +105,6 @@ async def _make_teams(connection: asyncpg.Connection, now: datetime) -> None:
     await connection.execute(statements.SUBSCRIPTIONS)
 
 
-async def _in_chunks(
-    connection: asyncpg.Connection, statement: str, jobs: int, now: datetime, chunk: int, told: _Progress, what: str
-) -> None:
-    for first in range(1, jobs + 1, chunk):
-        last = min(first + chunk - 1, jobs)
-        await connection.execute(statement, first, last, jobs, now, timeout=None)
-        told(f"{last:,} of {jobs:,} {what}")
-
-
 async def _make_the_rest(connection: asyncpg.Connection, now: datetime, told: _Progress) -> None:
     since = (now - RECENT).replace(hour=0, minute=0, second=0, microsecond=0)
     for name in ("EVENTS", "DELIVERIES", "ATTEMPTS", "STEPS", "RECEIPTS", "RECEIPT_BODIES", "FILES"):
@@ -111,7 +129,7 @@ async def _make_the_rest(connection: asyncpg.Connection, now: datetime, told: _P
 
 @asynccontextmanager
 async def _without_indexes(connection: asyncpg.Connection, tables: Sequence[str], told: _Progress) -> Any:
-    """Make these tables' indexes anew at the end, all at once: that is much faster than keeping them."""
+    """Make these tables' indexes anew at the end, all at once: that is much faster than keeping them, if there is much."""
     rows = await connection.fetch(
         """SELECT c.relname AS name, pg_get_indexdef(i.indexrelid) AS definition, i.indrelid::regclass AS table_name
         FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid

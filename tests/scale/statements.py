@@ -1,5 +1,5 @@
-"""The SQL that makes up a history. `$1` and `$2` are the first and last number of the jobs that a statement makes, `$3` of how
-many in all, `$4` the time that the history ends at; what is made of jobs that are there has a time to begin at for `$1`."""
+"""The SQL that makes up a history. `$1` and `$2` are the first and last number of the jobs that a statement makes, `$3` of
+how many in all, `$4` the time that the history ends at; what is made of jobs that are there begins at the time `$1`."""
 
 from __future__ import annotations
 
@@ -62,8 +62,11 @@ def _strings(values: tuple[str, ...]) -> str:
     return f"ARRAY[{', '.join(map(repr, values))}]"
 
 
+OPERATIONS: Final = _strings(tuple(operation for operation, _ in MODELS))
+NAMES: Final = _strings(tuple(name for _, name in MODELS))
+
 PROMPTS: Final = f"""
-    CREATE TEMPORARY TABLE prompts AS
+    CREATE UNLOGGED TABLE scale_prompts AS
     SELECT n AS number, prompt, to_tsvector('simple', prompt) AS words
     FROM generate_series(0, 19999) AS n CROSS JOIN LATERAL (
         SELECT string_agg(
@@ -75,12 +78,12 @@ PROMPTS: Final = f"""
     """
 
 JOBS: Final = f"""
-    INSERT INTO jobs (id, team_id, key_id, created_at, updated_at, operation, model, input, metadata, status, progress, result,
-        error, error_code, credit_cost, completed_at, concluded_by, ended_by, upstream_account, upstream_id, upstream_key,
-        accepted_at, wire_body, wire_key, ambiguous_since, dispatch_at, dispatch_count, overdue_at)
+    INSERT INTO jobs (id, team_id, key_id, created_at, updated_at, operation, model, input, metadata, status, progress,
+        result, error, error_code, credit_cost, completed_at, concluded_by, ended_by, upstream_account, upstream_id,
+        upstream_key, accepted_at, wire_body, wire_key, ambiguous_since, dispatch_at, dispatch_count, overdue_at)
     SELECT id, teams.ids[team], keys.ids[2 * team - CAST(dice_2 < 0.8 AS int)], created_at, ended_at,
-        ({_strings(tuple(operation for operation, _ in MODELS))})[model], ({_strings(tuple(name for _, name in MODELS))})[model],
-        input, CASE WHEN n % 3 > 0 THEN jsonb_strip_nulls(jsonb_build_object('shot', n % 5000, 'campaign', 'c' || n % 12,
+        ({OPERATIONS})[model], ({NAMES})[model], input,
+        CASE WHEN n % 3 > 0 THEN jsonb_strip_nulls(jsonb_build_object('shot', n % 5000, 'campaign', 'c' || n % 12,
             'order', CASE WHEN n % 50 = 0 THEN 'o-' || n END)) END,
         status, CASE status WHEN 'COMPLETED' THEN 100 WHEN 'PROCESSING' THEN n % 100 END,
         CASE WHEN status = 'COMPLETED'
@@ -95,8 +98,9 @@ JOBS: Final = f"""
         CASE WHEN status = 'QUEUED' THEN created_at END, CAST(status <> 'QUEUED' AS int),
         CASE WHEN NOT is_over THEN created_at + interval '5 min' END
     FROM (
-        SELECT *, created_at + interval '1 s' * (2 + 60 * dice_5) AS ended_at, status NOT IN ('QUEUED', 'PROCESSING') AS is_over,
-            jsonb_build_object('model', ({_strings(tuple(name for _, name in MODELS))})[model], 'prompt', prompt) AS input
+        SELECT *, created_at + interval '1 s' * (2 + 60 * dice_5) AS ended_at,
+            status NOT IN ('QUEUED', 'PROCESSING') AS is_over,
+            jsonb_build_object('model', ({NAMES})[model], 'prompt', prompt) AS input
         FROM (
             SELECT numbers.*,
                 (lpad(to_hex(floor(extract(epoch FROM created_at) * 1000)::bigint), 12, '0') || '7' || substr(hash, 1, 3)
@@ -118,7 +122,7 @@ JOBS: Final = f"""
             SELECT prompts.prompt || CASE WHEN drawn.n % 20 = 7 THEN ' take' || drawn.n ELSE '' END
                 || CASE WHEN drawn.n % 5000 = 11 THEN ' quokka' ELSE '' END
                 || CASE WHEN drawn.n % 200000 = 13 THEN ' axolotl' ELSE '' END AS prompt
-            FROM prompts WHERE prompts.number = pick.number
+            FROM scale_prompts AS prompts WHERE prompts.number = pick.number
         ) AS prompts ON true
     ) AS made
     CROSS JOIN (SELECT array_agg(id ORDER BY name) AS ids FROM teams WHERE name LIKE 'scale-%') AS teams
@@ -142,7 +146,7 @@ WORDS: Final = f"""
             || substr(md5(n::text), 1, 3) || '8' || substr(md5(n::text), 4, 15))::uuid
         FROM (SELECT $4::timestamptz - ($3::bigint - n) * (interval '{DAYS} days' / $3::bigint) AS created_at) AS at
     )
-    JOIN prompts ON prompts.number = n % 20000
+    JOIN scale_prompts AS prompts ON prompts.number = n % 20000
     """
 
 LEDGER: Final = """
@@ -162,10 +166,11 @@ BALANCES: Final = """
 
 EVENTS: Final = """
     INSERT INTO events (id, at, sequence, type, team_id, job_id, data)
-    SELECT gen_random_uuid(), at, nextval('event_numbers'), type, team_id, id, jsonb_build_object('id', id, 'status', status,
-        'operation', operation, 'model', model, 'input', input, 'result', result, 'metadata', metadata)
+    SELECT gen_random_uuid(), at, nextval('event_numbers'), type, team_id, id, jsonb_build_object('id', id,
+        'status', status, 'operation', operation, 'model', model, 'input', input, 'result', result, 'metadata', metadata)
     FROM (
-        SELECT *, CASE type WHEN 'job.queued' THEN created_at WHEN 'job.dispatched' THEN accepted_at ELSE completed_at END AS at
+        SELECT *,
+            CASE type WHEN 'job.queued' THEN created_at WHEN 'job.dispatched' THEN accepted_at ELSE completed_at END AS at
         FROM jobs CROSS JOIN unnest(
             ARRAY['job.queued', 'job.dispatched', 'job.completed', 'job.failed', 'job.cancelled']
         ) AS type
@@ -196,7 +201,8 @@ DELIVERIES: Final = """
 
 ATTEMPTS: Final = """
     INSERT INTO attempts (id, delivery_id, at, number, seconds, status, request_headers, response_body)
-    SELECT gen_random_uuid(), id, created_at + interval '1 s', 1, random(), CASE status WHEN 'delivered' THEN 200 ELSE 500 END,
+    SELECT gen_random_uuid(), id, created_at + interval '1 s', 1, random(),
+        CASE status WHEN 'delivered' THEN 200 ELSE 500 END,
         '{"content-type": "application/json"}', 'ok'
     FROM deliveries WHERE created_at >= $1
     """
@@ -224,8 +230,8 @@ RECEIPT_BODIES: Final = """
     """
 
 FILES: Final = """
-    INSERT INTO files (id, job_id, team_id, position, source, created_at, completed_at, status, give_up_at, stored_at, object,
-        content_type, byte_count, sha256, width, height)
+    INSERT INTO files (id, job_id, team_id, position, source, created_at, completed_at, status, give_up_at, stored_at,
+        object, content_type, byte_count, sha256, width, height)
     SELECT gen_random_uuid(), id, team_id, 0, result #>> '{images,0}', completed_at, completed_at, 'stored',
         completed_at + interval '1 day', completed_at, id || '/0', 'image/png', 1048576, sha256(uuid_send(id)), 1024, 1024
     FROM jobs WHERE created_at >= $1 AND status = 'COMPLETED'
@@ -276,7 +282,8 @@ def timings(*, by_team: bool) -> str:
             SELECT date_bin(interval '5 min', at, timestamptz '2000-01-01 00:00Z') AS at, team_id, kind, model,
                 width_bucket(greatest(extract(epoch FROM took)::float8, 0), $4::float8[]) AS bucket, count(*) AS job_count
             FROM jobs CROSS JOIN LATERAL (
-                VALUES ('queue', accepted_at, accepted_at - created_at), ('generation', completed_at, completed_at - accepted_at)
+                VALUES ('queue', accepted_at, accepted_at - created_at),
+                    ('generation', completed_at, completed_at - accepted_at)
             ) AS sample (kind, at, took)
             WHERE status = 'COMPLETED' GROUP BY 1, 2, 3, 4, 5
         ) AS counted {whose if by_team else ""} JOIN {SPANS} AS spans (name, width, since) ON at >= spans.since
