@@ -121,11 +121,12 @@ def _cut(rows: Sequence[AnyRow], limit: int) -> tuple[list[UUID], Cursor | None,
     """A page of what was met, newest first. Behind an edge there may be jobs that were not looked at: it ends there."""
     page: list[AnyRow] = []
     for row in rows:
+        if row.matches and len(page) == limit:
+            return [each.id for each in page], Cursor(page[-1].created_at, page[-1].id), None
+        if row.matches:
+            page.append(row)
         if row.is_edge:
             return [each.id for each in page], Cursor(row.created_at, row.id), row.created_at
-        if len(page) == limit:
-            return [each.id for each in page], Cursor(page[-1].created_at, page[-1].id), None
-        page.append(row)
     return [each.id for each in page], None, None
 
 

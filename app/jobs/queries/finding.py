@@ -50,10 +50,10 @@ class Sought:
 
 
 async def walk(connection: AsyncConnection, sought: Sought, *, budget: int, limit: int) -> Sequence[AnyRow]:
-    """The newest that match, newest first, as (created_at, id, is_edge), at most `limit`.
+    """The newest that match, newest first, as (created_at, id, matches, is_edge), at most `limit`.
 
-    No more than `budget` rows are looked at. Where that ended it, the last row looked at comes once more, as `is_edge`: what
-    is older was not looked at. With very many teams each is walked through by itself, and may have an edge of its own.
+    No more than `budget` rows are looked at. Where that ends it, the last row looked at comes in any case, as `is_edge`, and
+    may match or not: what is older was not looked at. With very many teams each is walked through by itself, and may have an edge of its own.
     """
     parameters: dict[str, Any] = {**sought.parameters, **_typed(sought)}
     tests = " AND ".join([*sought.tests, *([_HAS_WORDS] if sought.words is not None else [])]) or None
@@ -70,7 +70,7 @@ async def walk(connection: AsyncConnection, sought: Sought, *, budget: int, limi
         each = _walk([[EACH_TEAM, walk, *sought.span] for walk in sought.walks], tests, share, limit)
         statement = f"""
             SELECT part.* FROM teams CROSS JOIN LATERAL ({each}) AS part WHERE test_of IS NULL
-            ORDER BY created_at DESC, id DESC, is_edge
+            {ORDER}
             """  # noqa: S608 - all parts are ours
     return (await connection.execute(text(statement), parameters)).all()
 
@@ -86,19 +86,15 @@ def _walk(walks: Sequence[Sequence[str]], tests: str | None, budget: int, limit:
         f"(SELECT created_at, id FROM jobs WHERE {' AND '.join(walk)} {ORDER} LIMIT {budget})"  # noqa: S608
         for walk in walks
     ]
-    places = f"SELECT created_at, id FROM ({' UNION ALL '.join(stretches)}) AS stretch {ORDER}"  # noqa: S608
+    merged = " UNION ALL ".join(stretches)
+    places = f"SELECT created_at, id FROM ({merged}) AS stretch {ORDER} LIMIT {budget}"  # noqa: S608
     matches = "true" if tests is None else f"(SELECT {tests} FROM jobs WHERE jobs.id = place.id)"  # noqa: S608
     return f"""
-        WITH found AS MATERIALIZED (
-            SELECT created_at, id FROM (
-                SELECT created_at, id, {matches} AS matches FROM ({places} LIMIT {budget}) AS place
-            ) AS looked
-            WHERE matches LIMIT {limit}
-        )
-        SELECT created_at, id, false AS is_edge FROM found
-        UNION ALL
-        SELECT created_at, id, true FROM ({places} OFFSET {budget - 1} LIMIT 1) AS edge
-        WHERE (SELECT count(*) FROM found) < {limit}
+        SELECT created_at, id, coalesce(matches, false) AS matches, number = {budget} AS is_edge
+        FROM (
+            SELECT created_at, id, {matches} AS matches, row_number() OVER () AS number FROM ({places}) AS place
+        ) AS looked
+        WHERE matches OR number = {budget} LIMIT {limit}
         """  # noqa: S608 - all parts are ours
 
 
@@ -157,7 +153,7 @@ async def list_by_words(connection: AsyncConnection, sought: Sought, *, most: in
                 (SELECT job_id FROM job_words WHERE {in_words} LIMIT {most}) {waiting}
             ))
         )
-        SELECT created_at, id, false AS is_edge
+        SELECT created_at, id, true AS matches, false AS is_edge
         FROM hits AS jobs WHERE {sought.everything} {ORDER} LIMIT {limit}
         """  # noqa: S608 - all parts are ours
     return (await connection.execute(text(statement), {**sought.parameters, **parameters})).all()
@@ -175,7 +171,7 @@ async def find_by_id(connection: AsyncConnection, sought: Sought, job_id: str, *
     """The jobs with this id, ours or the upstream's, that match, as `walk` gives them."""
     has_words = "" if sought.words is None else f"AND {_HAS_WORDS}"
     statement = f"""
-        SELECT created_at, id, false AS is_edge FROM jobs
+        SELECT created_at, id, true AS matches, false AS is_edge FROM jobs
         WHERE (id = CAST(CAST(:search AS text) AS uuid) OR upstream_id = :search)
             AND {sought.everything} {has_words} {ORDER} LIMIT {limit}
         """  # noqa: S608 - all parts are ours
