@@ -53,7 +53,8 @@ async def walk(connection: AsyncConnection, sought: Sought, *, budget: int, limi
     """The newest that match, newest first, as (created_at, id, matches, is_edge), at most `limit`.
 
     No more than `budget` rows are looked at. Where that ends it, the last row looked at comes in any case, as `is_edge`, and
-    may match or not: what is older was not looked at. With very many teams each is walked through by itself, and may have an edge of its own.
+    may match or not: what is older was not looked at. With very many teams each is walked through by itself, and may have
+    an edge of its own.
     """
     parameters: dict[str, Any] = {**sought.parameters, **_typed(sought)}
     tests = " AND ".join([*sought.tests, *([_HAS_WORDS] if sought.words is not None else [])]) or None
