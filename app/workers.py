@@ -14,7 +14,7 @@ from app import partitions
 from app.context import Context
 from app.db import OUTAGES
 from app.deliveries import deliver, replay
-from app.jobs import archiving, dispatch, documents, durations, expire, reconcile, upstream
+from app.jobs import archiving, dispatch, documents, durations, expire, indexing, reconcile, upstream
 from app.loop import keep_running
 from app.ops import processes, pruning, tallying, totals
 
@@ -51,6 +51,7 @@ LOOPS: Final = (
     Loop("durations", durations.refresh_once, every_seconds=60),
     Loop("overdue", durations.tell_overdue_once, every_seconds=15),
     Loop("upstream", upstream.refresh_once, every_seconds=900),
+    Loop("index_words", indexing.index_words, every_seconds=2),
     Loop("catalog", documents.refresh_once, every_seconds=300),
     Loop("partitions", _ensure_partitions, every_seconds=3600),
     Loop("tally", tallying.run_once, every_seconds=5, topics=("events",), rest_seconds=1),

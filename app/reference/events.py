@@ -5,7 +5,20 @@ from __future__ import annotations
 from typing import Any, Final
 
 from app.models.events import EVENT_TYPES
-from app.reference.shapes import JOB_ID, TEXT, TIME, Route, answer, failure, header, query, record, ref
+from app.reference.shapes import (
+    FORMAT,
+    JOB_ID,
+    TEXT,
+    TIME,
+    Route,
+    answer,
+    exported,
+    failure,
+    header,
+    query,
+    record,
+    ref,
+)
 
 TAG: Final = "events"
 
@@ -71,7 +84,7 @@ _NO_JOB: Final = failure("Your team has no such job")
 _NO_SCOPE: Final = failure("The key lacks the scope")
 
 ANSWERS: Final[dict[Route, Any]] = {
-    ("GET", "/v1/events"): {"200": _PAGE, "403": _NO_SCOPE, "410": _GONE},
+    ("GET", "/v1/events"): {"200": exported(_PAGE), "403": _NO_SCOPE, "410": _GONE},
     ("GET", "/v1/jobs/{job_id}/events"): {"200": _PAGE, "403": _NO_SCOPE, "404": _NO_JOB, "410": _GONE},
     ("GET", "/v1/events/stream"): {"200": _STREAM, "403": _NO_SCOPE, "410": _GONE},
     ("GET", "/v1/jobs/{job_id}/events/stream"): {
@@ -103,7 +116,10 @@ _OF_STREAMS: Final = [
 ]
 
 PARAMETERS: Final[dict[Route, Any]] = {
-    ("GET", "/v1/events"): _OF_FEEDS,
+    ("GET", "/v1/events"): [
+        *_OF_FEEDS,
+        query("format", FORMAT, "All up to now as a file, as with `Accept: text/csv` or `application/jsonl`"),
+    ],
     ("GET", "/v1/jobs/{job_id}/events"): _OF_FEEDS,
     ("GET", "/v1/events/stream"): _OF_STREAMS,
     ("GET", "/v1/jobs/{job_id}/events/stream"): _OF_STREAMS,

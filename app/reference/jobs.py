@@ -8,12 +8,14 @@ from app.apiframe.operations import ACTIONS, OPERATIONS
 from app.models.jobs import STATUSES
 from app.reference.shapes import (
     COUNT,
+    FORMAT,
     JOB_ID,
     TEXT,
     TEXT_OR_NULL,
     TIME_OR_NULL,
     Route,
     answer,
+    exported,
     failure,
     header,
     query,
@@ -90,7 +92,7 @@ SCHEMAS: Final[dict[str, Any]] = {
         "properties": {
             "jobs": {"type": "array", "items": ref("Job")},
             "nextCursor": {"type": ["string", "null"]},
-            "hasMore": {"type": "boolean"},
+            "hasMore": {"type": "boolean", "description": "Also of a page that is short: the next one looks further."},
             "models": {"type": "array", "items": {"type": "string"}},
         },
     },
@@ -162,7 +164,7 @@ def _submitted(operation: str) -> dict[str, Any]:
 ANSWERS: Final[dict[Route, Any]] = {
     **{("POST", f"/v2/{operation}"): _submitted(operation) for operation in OPERATIONS},
     ("GET", "/v2/jobs"): {
-        "200": answer("A page of jobs", ref("JobList")),
+        "200": exported(answer("A page of jobs", ref("JobList"))),
         "403": failure("Another team's jobs, and the key lacks the scope `ops`"),
     },
     ("GET", "/v2/jobs/{job_id}"): {
@@ -260,13 +262,23 @@ PARAMETERS: Final[dict[Route, Any]] = {
     **{("POST", f"/v2/{operation}"): _OF_SUBMISSIONS for operation in OPERATIONS},
     ("POST", "/v1/jobs/{job_id}/retry"): _OF_SUBMISSIONS,
     ("GET", "/v2/jobs"): [
-        query("status", {"type": "string", "enum": list(STATUSES)}),
+        query("status", {"type": "string"}, f"One of {', '.join(STATUSES)}, or several with commas between them"),
         query("model", {"type": "string"}),
-        query("operation", {"type": "string"}),
+        query("operation", {"type": "string"}, "Such as `images/generate`"),
+        query("errorCode", {"type": "string"}),
+        query("createdAfter", {"type": "string", "format": "date-time"}, "From then on"),
+        query("createdBefore", {"type": "string", "format": "date-time"}, "Before then"),
+        query(
+            "metadata.KEY",
+            {"type": "string"},
+            "What the metadata must hold under a key, as text; up to 10 of them, such as `metadata.shot=12`",
+        ),
+        query("q", {"type": "string", "maxLength": 500}, "Words of the prompt, lyrics or title; or a job id"),
         query("overdue", {"type": "string", "enum": ["true", "false"], "default": "false"}, "Only overdue ones"),
         query("team", {"type": "string"}, "Your own team; with the scope `ops` any other, or `*` for all"),
-        query("limit", {"type": "integer", "minimum": 1, "maximum": 100, "default": 20}),
+        query("limit", {"type": "integer", "minimum": 1, "maximum": 100, "default": 20}, "Of an export: any, or none"),
         query("cursor", {"type": "string"}, "`nextCursor` of the page before"),
+        query("format", FORMAT, "All that match as a file, as with `Accept: text/csv` or `application/jsonl`"),
         query(
             "scope",
             {"type": "string", "enum": ["user", "team"], "default": "user"},

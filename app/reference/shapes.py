@@ -34,6 +34,15 @@ def answer(words: str, schema: dict[str, Any], example: Any = None) -> dict[str,
     return {"description": words, "content": {"application/json": content}}
 
 
+FORMAT: Final = {"type": "string", "enum": ["json", "csv", "jsonl"], "default": "json"}
+
+
+def exported(usual: dict[str, Any]) -> dict[str, Any]:
+    """An answer that also comes as a file."""
+    lines = {"schema": {"type": "string", "format": "binary"}}
+    return usual | {"content": {**usual["content"], "text/csv": lines, "application/jsonl": lines}}
+
+
 def failure(words: str) -> dict[str, Any]:
     """An answer in Apiframe's envelope of errors."""
     return answer(words, {"$ref": "#/components/schemas/Error"})

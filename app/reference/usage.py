@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from app.reference.shapes import COUNT, TEXT, TIME, Route, answer, failure, query, record, ref
+from app.reference.shapes import COUNT, FORMAT, TEXT, TIME, Route, answer, exported, failure, query, record, ref
 
 TAG: Final = "usage"
 
@@ -60,8 +60,7 @@ _SIMULATED: Final = ("GET", "/sandbox/files/{job_id}/{name}")
 
 ANSWERS: Final[dict[Route, Any]] = {
     _USAGE: {
-        "200": answer("What jobs cost", ref("Usage"))
-        | {"content": {"application/json": {"schema": ref("Usage")}, "text/csv": {"schema": {"type": "string"}}}},
+        "200": exported(answer("What jobs cost", ref("Usage"))),
         "403": failure("Another team's usage, and the key lacks the scope `ops`"),
     },
     _STATS: {
@@ -89,6 +88,6 @@ PARAMETERS: Final[dict[Route, Any]] = {
         query("from", {"type": "string"}, "A date or a time; the default is the beginning of this month (UTC)"),
         query("to", {"type": "string"}, "A date or a time, itself not included; the default is now"),
         query("team", {"type": "string"}, "Your own team; with the scope `ops` any other, or `*` for all"),
-        query("format", {"type": "string", "enum": ["csv"]}, "The groups as CSV, as with `Accept: text/csv`"),
+        query("format", FORMAT, "The groups as a file, as with `Accept: text/csv` or `application/jsonl`"),
     ],
 }

@@ -16,6 +16,24 @@ JSON = postgresql.JSONB(astext_type=sa.Text())
 COUNTS = ("submitted", "completed", "failed", "cancelled", "by_webhook", "by_poll", "credits")
 SPANS = "span IN ('minutes', 'hour', 'six_hours', 'day')"
 
+# Of jobs that are there already. Later ones are read from the log (see app/jobs/queries/words.py, as of this migration).
+WORDS_OF_ALL = """
+    INSERT INTO job_words (job_id, words)
+    SELECT id, to_tsvector('simple', (
+        SELECT coalesce(string_agg(left(found #>> '{}', 10000), E'\\n'), '')
+        FROM jsonb_path_query(input, '$.**{0 to 1} ? (@.type() == "object").keyvalue()
+            ? (@.key == "prompt" || @.key == "lyrics" || @.key == "title" || @.key == "negative_prompt"
+                || @.key == "tags" || @.key == "style" || @.key == "text" || @.key == "description").value') AS found
+    )) || array_to_tsvector(
+        ARRAY[left('operation=' || operation, 500), 'team=' || team_id,
+            'day=' || to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD')] || ARRAY(
+            SELECT left('metadata ' || key || '=' || value, 500)
+            FROM jsonb_each_text(coalesce(metadata, '{}')) WHERE value IS NOT NULL
+        )
+    )
+    FROM jobs
+    """
+
 
 def upgrade() -> None:
     op.create_table(
@@ -48,6 +66,7 @@ def upgrade() -> None:
         sa.Column("words", postgresql.TSVECTOR(), nullable=False),
         sa.PrimaryKeyConstraint("job_id", name=op.f("pk_job_words")),
     )
+    op.execute(WORDS_OF_ALL)
     op.create_index("ix_job_words_words", "job_words", ["words"], unique=False, postgresql_using="gin")
     op.create_table(
         "log_readers",
