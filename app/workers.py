@@ -10,6 +10,7 @@ from typing import Final
 
 from app import partitions
 from app.context import Context
+from app.dashboard import stale
 from app.deliveries import deliver, replay
 from app.jobs import archiving, dispatch, documents, durations, expire, reconcile, upstream
 from app.loop import keep_running
@@ -47,6 +48,7 @@ LOOPS: Final = (
     Loop("partitions", _ensure_partitions, every_seconds=3600),
     Loop("prune", pruning.prune_once, every_seconds=600),
     Loop("remove_files", pruning.remove_files_once, every_seconds=600),
+    Loop("sessions", stale.prune_once, every_seconds=3600),
 )
 
 

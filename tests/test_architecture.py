@@ -60,6 +60,7 @@ MAY_PRINT: Final = frozenset(
         "app.cli.keys",
         "app.cli.jobs",
         "app.cli.listen",
+        "app.cli.pruning",
         "app.cli.subscriptions",
         "app.cli.teams",
         "app.demo",
