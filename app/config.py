@@ -263,6 +263,22 @@ def environment_name(field: str) -> str:
     return str(alias.choices[0]) if isinstance(alias, AliasChoices) else f"FRAMEHOOK_{field.upper()}"
 
 
+def as_environment(settings: Settings) -> dict[str, str]:
+    """These settings as environment variables, for a process that is to have the same. What is unset is left out."""
+    found = {environment_name(field): _written(getattr(settings, field)) for field in Settings.model_fields}
+    return {name: value for name, value in found.items() if value}
+
+
+def _written(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    if isinstance(value, tuple):
+        return ",".join(_written(each) for each in value)
+    return str(value.resolve()) if isinstance(value, Path) else str(value)
+
+
 def _is_loopback(url: str) -> bool:
     host = urlsplit(url).hostname or ""
     try:

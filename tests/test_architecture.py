@@ -63,7 +63,7 @@ MAY_PRINT: Final = frozenset(
         "app.cli.pruning",
         "app.cli.subscriptions",
         "app.cli.teams",
-        "app.demo",
+        "app.demo.run",
         "app.faults.report",
         "app.faults.run",
     }

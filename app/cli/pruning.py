@@ -34,7 +34,8 @@ def prune(
         async with open_context(settings) as ctx:
             return await clearing.foresee(ctx, EVERY_KIND) if dry_run else await _clear(ctx, quiet=as_json)
 
-    result = run(work(read_settings()))
+    # What went is told at the end; a line for every batch would tear the bar apart.
+    result = run(work(read_settings(log_level="warning")))
     if as_json:
         print(json.dumps(_as_json(result, dry_run=dry_run), indent=2))
     else:
