@@ -8,7 +8,7 @@ from typing import Final
 
 import pytest
 
-from app.config import Settings, environment_name, load_settings
+from app.config import Settings, as_environment, environment_name, load_settings
 from app.context import open_database
 from app.errors import StartupError
 from app.objects import open_objects
@@ -123,6 +123,20 @@ def test_deliveries_are_not_kept_longer_than_their_events(monkeypatch: pytest.Mo
         assert line in str(caught.value)
         assert "\n" not in str(caught.value)
     assert load_settings(events_days=30, attempts_days=30).attempts_days == 30
+
+
+def test_settings_are_written_for_a_process_that_is_to_have_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = load_settings(
+        apiframe_api_key="afk_current",
+        apiframe_previous_api_keys="afk_a,afk_b",
+        data_dir=Path("data").resolve(),
+        allowed_targets=("127.0.0.0/8", "::1"),
+        loops=False,
+        files_days=30,
+        inline_seconds=2.5,
+    )
+    set_all(monkeypatch, **as_environment(given))
+    assert load_settings() == given
 
 
 def test_the_usual_names_have_no_second_name(monkeypatch: pytest.MonkeyPatch) -> None:

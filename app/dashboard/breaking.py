@@ -21,7 +21,7 @@ RECENT: Final = timedelta(seconds=10)
 
 TROUBLES: Final[Mapping[str, str]] = {
     "drop": "Webhooks are being dropped: jobs end by asking instead.",
-    "double": "Every webhook comes twice: the second one changes nothing.",
+    "double": "Webhooks come twice: the second one changes nothing.",
     "down": "Apiframe answers every call with an error: jobs are accepted all the same, wait, and are sent when it is back.",
     "silence": "Apiframe does not answer: what it may have received is only ever sent again under the same key.",
 }
@@ -114,7 +114,7 @@ async def break_it(visit: Visit) -> Response:
     """Do what a button of the page says. Raises NotFound, Invalid, Conflict."""
     demo, what = _demo(visit), visit.request.path_params["what"]
     if what in TROUBLES:
-        told = await _turn(demo, what, on=visit.value("on") == "yes")
+        told = await _turn(demo, what, on=visit.value("turn") == "on")
     elif what == "calm":
         await demo.end()
         told = "All troubles are over."

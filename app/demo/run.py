@@ -170,7 +170,7 @@ def _settings(address: str, simulator: RunningSimulator) -> Settings:
         archive_url=None,
         loops=False,  # they run in processes of their own, which may be killed
         reconcile_after_seconds=ASK_AFTER_SECONDS,
-        log_level="warning",
+        log_level="error",  # what a visitor breaks is told on the page that breaks it
     )
 
 

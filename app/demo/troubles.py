@@ -84,6 +84,8 @@ class Troubles:
 
     async def _apply(self) -> None:
         faults = {name: value for trouble in sorted(self._active) for name, value in FAULTS[trouble].items()}
+        if self._active >= {"drop", "double"}:
+            faults["drop"] = 0.5  # of all dropped ones none would be left to double
         await asyncio.to_thread(lambda: self._simulator.tell("faults", replace=True, **faults))
 
     async def kill_worker(self) -> int | None:
