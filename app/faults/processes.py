@@ -86,14 +86,14 @@ class Fleet:
         (folder / "logs").mkdir(exist_ok=True)
         ports = _free_ports(processes)
         self.urls = [f"http://127.0.0.1:{port}" for port in ports]
-        surroundings = [surroundings(environment_for(upstream_url, self.data_dir, url)) for url in self.urls]
+        environments = [surroundings(environment_for(upstream_url, self.data_dir, url)) for url in self.urls]
         self.services = [
             Process(f"service-{number}", ("serve", "--port", str(port), "--no-loops"), around, folder)
-            for number, (port, around) in enumerate(zip(ports, surroundings, strict=True))
+            for number, (port, around) in enumerate(zip(ports, environments, strict=True))
         ]
         # A worker writes webhook URLs too, and they lead to the service of the same number.
         self.workers = [
-            Process(f"worker-{number}", ("worker",), around, folder) for number, around in enumerate(surroundings)
+            Process(f"worker-{number}", ("worker",), around, folder) for number, around in enumerate(environments)
         ]
 
     @property
