@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.errors import StartupError
@@ -105,8 +105,24 @@ class Settings(BaseSettings):
     job_deadline_hours: float = Field(
         24.0, gt=0, le=720, description="How long a job may run upstream before it is given up as FAILED."
     )
-    retention_days: int = Field(
-        30, ge=4, le=3650, description="How long events, deliveries, attempts and the bodies of webhooks are kept."
+    events_days: int = Field(
+        90, ge=4, le=3650, description="Days that events are kept, and the steps that jobs' traces tell."
+    )
+    receipts_days: int = Field(
+        30, ge=4, le=3650, description="Days that webhooks from Apiframe are kept; those of a job until it is over."
+    )
+    attempts_days: int = Field(
+        30,
+        ge=4,
+        le=3650,
+        description="Days that attempts, deliveries and replays are kept, but those that are not over."
+        " At most FRAMEHOOK_EVENTS_DAYS.",
+    )
+    jobs_days: int | None = Field(
+        None, ge=4, le=36500, description="Days after their end that jobs are kept, with their files. Unset: for ever."
+    )
+    audit_days: int | None = Field(
+        None, ge=4, le=36500, description="Days that the audit log is kept. Unset: for ever."
     )
     allowed_targets: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
@@ -191,6 +207,16 @@ class Settings(BaseSettings):
             raise ValueError(f"unknown {', '.join(unknown)}; there are {', '.join(MODALITIES)}")
         return value
 
+    @field_validator("attempts_days")
+    @classmethod
+    def _while_there_are_events(cls, value: int, read: ValidationInfo) -> int:
+        if value > read.data.get("events_days", value):
+            raise ValueError(
+                f"{value} must not be more than the {read.data['events_days']} of FRAMEHOOK_EVENTS_DAYS:"
+                " a delivery can only be made while its event is kept"
+            )
+        return value
+
     @field_validator("bootstrap_admin_key")
     @classmethod
     def _long_enough(cls, value: SecretStr | None) -> SecretStr | None:
@@ -235,6 +261,22 @@ def environment_name(field: str) -> str:
     """The environment variable of a settings field: `port` is `FRAMEHOOK_PORT`, `database_url` is `DATABASE_URL`."""
     alias = Settings.model_fields[field].validation_alias
     return str(alias.choices[0]) if isinstance(alias, AliasChoices) else f"FRAMEHOOK_{field.upper()}"
+
+
+def as_environment(settings: Settings) -> dict[str, str]:
+    """These settings as environment variables, for a process that is to have the same. What is unset is left out."""
+    found = {environment_name(field): _written(getattr(settings, field)) for field in Settings.model_fields}
+    return {name: value for name, value in found.items() if value}
+
+
+def _written(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    if isinstance(value, tuple):
+        return ",".join(_written(each) for each in value)
+    return str(value.resolve()) if isinstance(value, Path) else str(value)
 
 
 def _is_loopback(url: str) -> bool:

@@ -26,6 +26,7 @@ from app.auth import KeyRing
 from app.config import Settings, load_settings
 from app.context import Context, open_context
 from app.dashboard import routes as dashboard
+from app.dashboard.breaking import Demo
 from app.db import OUTAGES, is_outage
 from app.deliveries import api as deliveries
 from app.errors import ApiError, Unavailable
@@ -120,8 +121,11 @@ ROUTES: Final[tuple[tuple[str, str, Handler], ...]] = (
 )
 
 
-def create_app(settings: Settings | None = None) -> FastAPI:
-    """The application, for `framehook serve` and for `uvicorn app.main:create_app --factory` alike."""
+def create_app(settings: Settings | None = None, *, demo: Demo | None = None) -> FastAPI:
+    """The application, for `framehook serve` and for `uvicorn app.main:create_app --factory` alike.
+
+    `demo` is what may be broken at `/ops/demo`; without it there is no such page.
+    """
     settings = settings or load_settings()
     logs.configure(settings)
     app = FastAPI(
@@ -132,6 +136,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
     )
+    app.state.demo = demo
     for method, path, handler in ROUTES:
         app.add_api_route(path, handler, methods=[method], **reference.describe(method, path, handler))
     app.router.routes.extend(dashboard.routes())

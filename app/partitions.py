@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Final
 
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.db import sqlstate
 from app.models.tables import METADATA
 
 DAYS_AHEAD: Final = 14
 ALARM_DAYS: Final = 3
 DROP_WAIT_SECONDS: Final = 2
+_LOCK_NOT_AVAILABLE: Final = "55P03"
 
 TABLES: Final = tuple(
     sorted(name for name, table in METADATA.tables.items() if table.dialect_options["postgresql"]["partition_by"])
@@ -43,11 +48,28 @@ async def ensure(tx: AsyncConnection, now: datetime, *, days: int = DAYS_AHEAD) 
     return len(missing)
 
 
-async def list_before(connection: AsyncConnection, time: datetime) -> list[tuple[str, date, str]]:
-    """Partitions of days that ended before this time, oldest first, as (table, day, partition)."""
-    rows = await connection.execute(_LIST_PARTITIONS, {"tables": list(TABLES)})
-    found = [(row.table_name, datetime.strptime(row.day, "%Y%m%d").date(), row.name) for row in rows]  # noqa: DTZ007
-    return sorted((entry for entry in found if entry[1] < time.astimezone(UTC).date()), key=lambda entry: entry[1:])
+@dataclass(frozen=True, slots=True, order=True)
+class Partition:
+    """A day of a table."""
+
+    day: date
+    name: str
+    table: str
+
+
+class PartitionInUse(Exception):
+    """A partition cannot be dropped now: somebody is using it."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name} is in use")
+        self.name = name
+
+
+async def list_before(connection: AsyncConnection, times: Mapping[str, datetime]) -> list[Partition]:
+    """Partitions of days that ended before the times given for their tables, oldest first."""
+    rows = await connection.execute(_LIST_PARTITIONS, {"tables": list(times)})
+    found = [Partition(datetime.strptime(row.day, "%Y%m%d").date(), row.name, row.table_name) for row in rows]  # noqa: DTZ007
+    return sorted(each for each in found if each.day < times[each.table].astimezone(UTC).date())
 
 
 _LIST_PARTITIONS: Final = text(
@@ -59,10 +81,32 @@ _LIST_PARTITIONS: Final = text(
 )
 
 
+async def measure(connection: AsyncConnection, names: Sequence[str]) -> dict[str, tuple[int | None, int]]:
+    """How many rows each of these partitions has, as PostgreSQL estimates (None: it never counted), and how many bytes."""
+    rows = await connection.execute(_MEASURE, {"names": list(names)})
+    return {row.name: (None if row.row_count < 0 else row.row_count, row.byte_count) for row in rows}
+
+
+_MEASURE: Final = text(
+    """
+    SELECT relname AS name, CAST(reltuples AS bigint) AS row_count, pg_total_relation_size(oid) AS byte_count
+    FROM pg_class WHERE relname = ANY(CAST(:names AS text[])) AND relkind = 'r' AND pg_table_is_visible(oid)
+    """
+)
+
+
 async def drop(tx: AsyncConnection, name: str) -> None:
-    """Drop a partition. Whoever reads its table is not made to wait behind us for long: we give up, to try again later."""
+    """Drop a partition. Whoever reads its table is not made to wait behind us for long: we give up, to try again later.
+
+    Raises PartitionInUse then.
+    """
     await tx.execute(text(f"SET LOCAL lock_timeout = '{DROP_WAIT_SECONDS}s'"))
-    await tx.execute(text(f"DROP TABLE {name}"))
+    try:
+        await tx.execute(text(f"DROP TABLE {name}"))
+    except DBAPIError as error:
+        if sqlstate(error) != _LOCK_NOT_AVAILABLE:
+            raise
+        raise PartitionInUse(name) from None
 
 
 async def lock(tx: AsyncConnection) -> None:

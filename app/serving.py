@@ -7,9 +7,11 @@ import multiprocessing
 import os
 import signal
 import socket
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
+from pathlib import Path
 from types import FrameType
 from typing import Final
 from urllib.parse import urlsplit
@@ -24,6 +26,7 @@ from uvicorn.supervisors import Multiprocess
 from app import embedded, logs, migrate, sandbox, workers
 from app.config import Settings, environment_name
 from app.context import open_context, open_database
+from app.dashboard.breaking import Demo
 from app.db import OUTAGES, sqlstate
 from app.errors import StartupError
 from app.main import create_app
@@ -100,7 +103,11 @@ def worker_app() -> FastAPI:
 
 
 def serve_here(
-    settings: Settings, listening: socket.socket, *, meanwhile: Callable[[Callable[[], None]], None]
+    settings: Settings,
+    listening: socket.socket,
+    *,
+    meanwhile: Callable[[Callable[[], None]], None],
+    demo: Demo | None = None,
 ) -> None:
     """Serve on a socket in this process while `meanwhile` runs in a thread; what that is given stops the service.
 
@@ -108,7 +115,7 @@ def serve_here(
     """
     with ExitStack() as stack:
         _hold_database(stack, settings, migrate_first=False)
-        server = uvicorn.Server(_config(create_app(settings)))
+        server = uvicorn.Server(_config(create_app(settings, demo=demo)))
 
         def stop() -> None:
             server.should_exit = True
@@ -117,12 +124,29 @@ def serve_here(
         server.run(sockets=[listening])
 
 
-def work(settings: Settings) -> None:
-    """Run the background loops until SIGTERM or Ctrl-C."""
+def surroundings(chosen: Mapping[str, str]) -> dict[str, str]:
+    """An environment for processes of ours: this one's without any setting, and these; they find the code wherever it is."""
+    settings = {environment_name(field) for field in Settings.model_fields}
+    kept = {name: value for name, value in os.environ.items() if name.upper() not in settings}
+    here = str(Path(embedded.__file__).parents[1])
+    paths = [here, *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**kept, **chosen, "PYTHONPATH": os.pathsep.join(paths)}
+
+
+def work(settings: Settings, *, with_stdin: bool = False) -> None:
+    """Run the background loops until SIGTERM or Ctrl-C, or `with_stdin` until standard input ends."""
     _check_upstream_key(settings)
+    if with_stdin:
+        threading.Thread(target=_follow_stdin, name="follow-stdin", daemon=True).start()
     with ExitStack() as stack:
         _hold_database(stack, settings, migrate_first=False)
         asyncio.run(_work(settings))
+
+
+def _follow_stdin() -> None:
+    while os.read(sys.stdin.fileno(), 4096):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 async def _work(settings: Settings) -> None:

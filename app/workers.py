@@ -12,6 +12,7 @@ import structlog
 
 from app import partitions
 from app.context import Context
+from app.dashboard import stale
 from app.db import OUTAGES
 from app.deliveries import deliver, replay
 from app.jobs import archiving, dispatch, documents, durations, expire, indexing, reconcile, upstream
@@ -59,6 +60,7 @@ LOOPS: Final = (
     Loop("totals", totals.run_once),
     Loop("prune", pruning.prune_once, every_seconds=600),
     Loop("remove_files", pruning.remove_files_once, every_seconds=600),
+    Loop("sessions", stale.prune_once, every_seconds=3600),
 )
 
 

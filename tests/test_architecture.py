@@ -60,9 +60,10 @@ MAY_PRINT: Final = frozenset(
         "app.cli.keys",
         "app.cli.jobs",
         "app.cli.listen",
+        "app.cli.pruning",
         "app.cli.subscriptions",
         "app.cli.teams",
-        "app.demo",
+        "app.demo.run",
         "app.faults.report",
         "app.faults.run",
     }

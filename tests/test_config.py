@@ -8,7 +8,7 @@ from typing import Final
 
 import pytest
 
-from app.config import Settings, environment_name, load_settings
+from app.config import Settings, as_environment, environment_name, load_settings
 from app.context import open_database
 from app.errors import StartupError
 from app.objects import open_objects
@@ -65,7 +65,11 @@ def test_settings_are_read_by_the_names_that_are_said(monkeypatch: pytest.Monkey
         "sweep_seconds": "3",
         "dispatch_window_hours": "23",
         "job_deadline_hours": "48",
-        "retention_days": "7",
+        "events_days": "60",
+        "receipts_days": "8",
+        "attempts_days": "9",
+        "jobs_days": "400",
+        "audit_days": "1000",
         "allowed_targets": "10.1.0.0/16",
         "archive_url": "s3://results/framehook",
         "archive_modalities": "image,video",
@@ -91,6 +95,8 @@ def test_settings_are_read_by_the_names_that_are_said(monkeypatch: pytest.Monkey
     assert read["allowed_targets"] == ("10.1.0.0/16",)
     assert read["archive_modalities"] == ("image", "video")
     assert (read["archive_largest_mb"], read["files_days"]) == (500, 365)
+    days = ("events_days", "receipts_days", "attempts_days", "jobs_days", "audit_days")
+    assert [read[field] for field in days] == [60, 8, 9, 400, 1000]
     for field in ("archive_url", "archive_serve", "result_urls"):
         assert read[field] == values[field]
     for field in (
@@ -103,6 +109,34 @@ def test_settings_are_read_by_the_names_that_are_said(monkeypatch: pytest.Monkey
         "log_level",
     ):
         assert read[field] == values[field]
+
+
+def test_deliveries_are_not_kept_longer_than_their_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    for events, attempts in (("29", None), ("89", "90")):
+        monkeypatch.delenv("FRAMEHOOK_ATTEMPTS_DAYS", raising=False)
+        set_all(
+            monkeypatch, FRAMEHOOK_EVENTS_DAYS=events, **({"FRAMEHOOK_ATTEMPTS_DAYS": attempts} if attempts else {})
+        )
+        with pytest.raises(StartupError) as caught:
+            load_settings()
+        line = f"FRAMEHOOK_ATTEMPTS_DAYS: Value error, {attempts or 30} must not be more than the {events} of"
+        assert line in str(caught.value)
+        assert "\n" not in str(caught.value)
+    assert load_settings(events_days=30, attempts_days=30).attempts_days == 30
+
+
+def test_settings_are_written_for_a_process_that_is_to_have_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = load_settings(
+        apiframe_api_key="afk_current",
+        apiframe_previous_api_keys="afk_a,afk_b",
+        data_dir=Path("data").resolve(),
+        allowed_targets=("127.0.0.0/8", "::1"),
+        loops=False,
+        files_days=30,
+        inline_seconds=2.5,
+    )
+    set_all(monkeypatch, **as_environment(given))
+    assert load_settings() == given
 
 
 def test_the_usual_names_have_no_second_name(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from app.cli.files import files
 from app.cli.jobs import jobs
 from app.cli.keys import keys
 from app.cli.listen import listen
+from app.cli.pruning import prune
 from app.cli.subscriptions import subscriptions
 from app.cli.teams import teams
 from app.db import OUTAGES, is_outage
@@ -26,7 +27,7 @@ app = typer.Typer(
 )
 for command in (
     *(running.serve, running.worker, running.migrate, running.doctor, running.pause, running.resume),
-    *(listen, running.demo, running.simulate, running.faults),
+    *(prune, listen, running.demo, running.simulate, running.faults),
 ):
     app.command()(command)
 for group in (teams, keys, jobs, subscriptions, files):

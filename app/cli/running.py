@@ -11,12 +11,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from app import demo as demonstration
 from app import migrate as migrations
 from app import serving
 from app.cli.terminal import AsJson, out, read_settings, run
 from app.config import Settings
 from app.context import open_context, open_database
+from app.demo import run as demonstration
 from app.errors import StartupError
 from app.faults import report as faults_report
 from app.faults import run as faults_run
@@ -39,9 +39,16 @@ def serve(
     serving.serve(settings, workers=workers, migrate_first=migrate)
 
 
-def worker() -> None:
+def worker(
+    with_stdin: Annotated[
+        bool,
+        typer.Option(
+            "--with-stdin", help="End when standard input does: when whoever started this is gone, however that came."
+        ),
+    ] = False,
+) -> None:
     """Run the background loops without the API."""
-    serving.work(read_settings())
+    serving.work(read_settings(), with_stdin=with_stdin)
 
 
 def migrate() -> None:

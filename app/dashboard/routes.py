@@ -9,16 +9,20 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
-from app.dashboard import audit, live, overview, signing
+from app.dashboard import audit, breaking, live, overview, signing
 from app.dashboard.visits import SIGN_IN, STATIC, Handler, Page, Visit, open_to_all, visiting
 from app.errors import NotFound
 
 PAGES: Final[tuple[tuple[str, Page], ...]] = (
     ("/ops", overview.show_overview),
     ("/ops/audit", audit.show_audit),
+    ("/ops/demo", breaking.show_demo),
 )
 
-ACTIONS: Final[tuple[tuple[str, Page], ...]] = (("/ops/sign-out", signing.sign_out),)
+ACTIONS: Final[tuple[tuple[str, Page], ...]] = (
+    ("/ops/sign-out", signing.sign_out),
+    ("/ops/demo/{what}", breaking.break_it),
+)
 
 FOR_ALL: Final[tuple[tuple[str, str, Handler], ...]] = (
     ("GET", SIGN_IN, signing.show_sign_in),

@@ -22,9 +22,9 @@ from types import TracebackType
 from typing import Final, Self
 
 from app import embedded
-from app.config import Settings, environment_name
 from app.errors import StartupError
 from app.faults.plan import Strike, environment_for
+from app.serving import surroundings
 
 STOP_SECONDS: Final = 40
 POSTMASTER_SECONDS: Final = 60.0
@@ -86,14 +86,14 @@ class Fleet:
         (folder / "logs").mkdir(exist_ok=True)
         ports = _free_ports(processes)
         self.urls = [f"http://127.0.0.1:{port}" for port in ports]
-        surroundings = [_surroundings(environment_for(upstream_url, self.data_dir, url)) for url in self.urls]
+        environments = [surroundings(environment_for(upstream_url, self.data_dir, url)) for url in self.urls]
         self.services = [
             Process(f"service-{number}", ("serve", "--port", str(port), "--no-loops"), around, folder)
-            for number, (port, around) in enumerate(zip(ports, surroundings, strict=True))
+            for number, (port, around) in enumerate(zip(ports, environments, strict=True))
         ]
         # A worker writes webhook URLs too, and they lead to the service of the same number.
         self.workers = [
-            Process(f"worker-{number}", ("worker",), around, folder) for number, around in enumerate(surroundings)
+            Process(f"worker-{number}", ("worker",), around, folder) for number, around in enumerate(environments)
         ]
 
     @property
@@ -183,15 +183,6 @@ def find_postmaster(data_dir: Path) -> int | None:
         except BlockingIOError:
             return pid
     return None
-
-
-def _surroundings(chosen: Mapping[str, str]) -> dict[str, str]:
-    """Our own environment without any setting of a service, and with these; the code is found wherever it lies."""
-    settings = {environment_name(field) for field in Settings.model_fields}
-    kept = {name: value for name, value in os.environ.items() if name not in settings}
-    here = str(Path(embedded.__file__).parents[1])
-    paths = [here, *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**kept, **chosen, "PYTHONPATH": os.pathsep.join(paths)}
 
 
 def _free_ports(wanted: int) -> list[int]:

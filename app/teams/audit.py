@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -12,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
 from app.auth import Caller
-from app.clock import timestamp
+from app.clock import first_id, timestamp
 from app.context import Context
 from app.db import AnyRow
 from app.errors import Invalid
@@ -66,6 +67,16 @@ async def show_entries(ctx: Context, caller: Caller, query: Mapping[str, str]) -
     }
 
 
+async def delete_old(tx: AsyncConnection, before: datetime, *, limit: int) -> int:
+    """Forget entries of before a time; how many those were."""
+    return (await tx.execute(_DELETE_OLD, {"before_id": first_id(before), "limit": limit})).rowcount
+
+
+async def count_old(connection: AsyncConnection, before: datetime, *, limit: int) -> int:
+    """How many entries are of before a time; up to a limit."""
+    return int(await connection.scalar(_COUNT_OLD, {"before_id": first_id(before), "limit": limit}) or 0)
+
+
 def _shape(row: AnyRow) -> dict[str, Any]:
     return {
         "id": row.id,
@@ -95,3 +106,9 @@ _LIST: Final = text(
     ORDER BY a.id DESC LIMIT :limit
     """
 )
+
+_OLD: Final = "FROM audit_log WHERE id < :before_id ORDER BY id LIMIT :limit"
+
+_DELETE_OLD: Final = text(f"DELETE FROM audit_log WHERE id = ANY(ARRAY(SELECT id {_OLD} FOR UPDATE SKIP LOCKED))")  # noqa: S608
+
+_COUNT_OLD: Final = text(f"SELECT count(*) FROM (SELECT 1 {_OLD}) AS few")  # noqa: S608 - the part is ours

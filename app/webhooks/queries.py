@@ -12,6 +12,8 @@ import msgspec
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.clock import first_id
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
@@ -81,3 +83,34 @@ _INSERT: Final = text(
     SELECT id, received_at, CAST(headers AS jsonb), body FROM new
     """
 )
+
+
+async def delete_old(tx: AsyncConnection, before: datetime, *, limit: int) -> int:
+    """Forget webhooks that were received before a time, of jobs that are over or gone; how many those were.
+
+    A copy that comes later is not known as such any more, and still changes nothing. Where the upstream's final word ended
+    the job, that one stays, whatever comes. Where we concluded it ourselves, no final word had come: what was kept, and its
+    copy as well, is a report of progress, which opens nothing that is over.
+    """
+    return (await tx.execute(_DELETE_OLD, _of_before(before, limit))).rowcount
+
+
+async def count_old(connection: AsyncConnection, before: datetime, *, limit: int) -> int:
+    """How many webhooks `delete_old` would forget; up to a limit."""
+    return int(await connection.scalar(_COUNT_OLD, _of_before(before, limit)) or 0)
+
+
+def _of_before(before: datetime, limit: int) -> dict[str, object]:
+    return {"before_id": first_id(before), "limit": limit}
+
+
+# The job is looked up row by row: a join could be made of the whole of both tables.
+_OLD: Final = """FROM receipts
+    WHERE id < :before_id AND (SELECT completed_at IS NULL FROM jobs WHERE jobs.id = job_id) IS NOT TRUE
+    ORDER BY id LIMIT :limit"""
+
+_DELETE_OLD: Final = text(
+    f"DELETE FROM receipts WHERE id = ANY(ARRAY(SELECT id {_OLD} FOR UPDATE SKIP LOCKED))"  # noqa: S608 - the part is ours
+)
+
+_COUNT_OLD: Final = text(f"SELECT count(*) FROM (SELECT 1 {_OLD}) AS few")  # noqa: S608 - the part is ours

@@ -284,8 +284,8 @@ async def test_a_cursor_past_retention_is_gone_and_told_the_oldest_that_is_good(
     now = quiet.ctx.now()
     team = await team_of(quiet, subscriber.key_id)
     async with quiet.ctx.db.transaction() as tx:
-        await partitions.ensure(tx, now - timedelta(days=60), days=0)
-    (gone,) = await append_events(quiet, replace(fact(team=team), at=now - timedelta(days=60)))
+        await partitions.ensure(tx, now - timedelta(days=120), days=0)
+    (gone,) = await append_events(quiet, replace(fact(team=team), at=now - timedelta(days=120)))
     kept = await append_events(quiet, fact(team=team))
     quiet.ctx.clock = SettableClock()
     while await prune_once(quiet.ctx):

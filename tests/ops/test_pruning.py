@@ -1,35 +1,40 @@
-"""Retention: what is past it goes, by the day and by the batch, and nothing else does."""
+"""Retention: what is past its time goes, by the day and by the batch, and nothing else does."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, timedelta
 from typing import Any, Final
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
 from uuid_utils.compat import uuid7
 
 from app import partitions
 from app.clock import SettableClock, first_id
 from app.deliveries.queries import history
+from app.jobs import expire
 from app.ops import pruning
 from app.ops.pruning import prune_once
 from app.simulator.server import RunningSimulator
-from tests.harness import FLUX, Service
+from app.webhooks import queries as receipts
+from tests.harness import FLUX, HeldJob, Service, held_job, post_webhook
+from tests.ops.aged import DAY, a_delivery, a_replay, days_of, id_of, ids, insert
+from tests.simulator.walks import sign
 
-DAY: Final = timedelta(days=1)
 RETENTION: Final = 30
 OLD: Final = (RETENTION + 2) * DAY
 RECENT: Final = (RETENTION - 2) * DAY
 
+DAYS: Final = {"events": 60, "steps": 60, "attempts": RETENTION, "receipt_bodies": 20}
+
 
 @pytest.fixture
-async def quiet(serve: Callable[..., Any], simulator: RunningSimulator) -> Service:
-    """A service that prunes nothing by itself, and whose clock the test moves."""
-    started: Service = await serve(simulator, loops=False, retention_days=RETENTION)
+async def quiet(serve: Callable[..., Any], simulate: Callable[..., RunningSimulator]) -> Service:
+    """A service that prunes nothing by itself, and whose clock the test moves. Its upstream ends no job by itself."""
+    days = {"attempts_days": RETENTION, "events_days": 60, "receipts_days": 20, "audit_days": 70}
+    started: Service = await serve(simulate(hold=True), loops=False, **days)
     started.ctx.clock = SettableClock()
     return started
 
@@ -45,61 +50,6 @@ async def subscription(quiet: Service) -> str:
     return created
 
 
-def id_of(time: datetime) -> UUID:
-    """An id as it would have been made then."""
-    return UUID(int=first_id(time).int | uuid4().int & (1 << 62) - 1)
-
-
-async def insert(service: Service, table: str, values: dict[str, Any]) -> UUID:
-    places = ", ".join(f":{column}" for column in values)
-    async with service.ctx.db.transaction() as tx:
-        await tx.execute(text(f"INSERT INTO {table} ({', '.join(values)}) VALUES ({places})"), values)
-    made: UUID = values["id"]
-    return made
-
-
-async def a_delivery(service: Service, age: timedelta, subscription: str | None, **values: Any) -> UUID:
-    """A delivery of that age, of an event as old; it was made, unless it is told otherwise."""
-    at = service.ctx.now() - age
-    usual = {
-        "id": id_of(at),
-        "event_id": id_of(at),
-        "event_at": at,
-        "event_type": "job.completed",
-        "team_id": uuid4(),
-        "subscription_id": subscription,
-        "callback_url": None if subscription else "http://127.0.0.1:9/hook",
-        "target": subscription or "callback 127.0.0.1:9",
-        "created_at": at,
-        "status": "delivered",
-        "ended_at": at,
-        "due_at": None,
-    }
-    return await insert(service, "deliveries", usual | values)
-
-
-async def a_replay(service: Service, began: timedelta, subscription: str, ended: timedelta | None) -> UUID:
-    """A replay that began so long ago, and ended so long ago or runs."""
-    now = service.ctx.now()
-    values = {
-        "id": id_of(now - began),
-        "subscription_id": subscription,
-        "created_at": now - began,
-        "created_by": "cli",
-        "undelivered_only": False,
-        "per_second": 50,
-        "total_count": 1,
-        "status": "running" if ended is None else "done",
-        "due_at": now + DAY,
-        "ended_at": None if ended is None else now - ended,
-    }
-    return await insert(service, "replays", values)
-
-
-async def ids(service: Service, table: str) -> set[UUID]:
-    return {row.id for row in await service.rows(f"SELECT id FROM {table}")}
-
-
 async def prune(service: Service) -> int:
     """Prune until there is nothing to do, readers' grace and all; how much that was."""
     done = 0
@@ -110,30 +60,21 @@ async def prune(service: Service) -> int:
     return done
 
 
-async def days_of(service: Service, table: str) -> set[str]:
-    rows = await service.rows(
-        "SELECT right(inhrelid::regclass::text, 8) AS day FROM pg_inherits"
-        " WHERE inhparent = CAST(CAST(:table AS text) AS regclass)",
-        table=table,
-    )
-    return {row.day for row in rows}
-
-
-async def test_the_days_past_retention_are_dropped_from_every_table_and_those_within_stay(quiet: Service) -> None:
+async def test_each_table_keeps_its_days_and_those_before_are_dropped(quiet: Service) -> None:
     now = quiet.ctx.now()
     async with quiet.ctx.db.transaction() as tx:
-        for age in (40, RETENTION, 10):  # each with the day before it
-            await partitions.ensure(tx, now - age * DAY, days=0)
-    today = {table: await days_of(quiet, table) for table in partitions.TABLES}
+        for days in {*DAYS.values(), 65}:  # each with the day before it
+            await partitions.ensure(tx, now - days * DAY, days=0)
+    before = {table: await days_of(quiet, table) for table in partitions.TABLES}
 
     dropped = await prune(quiet)
 
-    assert set(partitions.TABLES) >= {"attempts", "events", "receipt_bodies", "steps"}
-    gone = {f"{now - age * DAY:%Y%m%d}" for age in (41, 40, RETENTION + 1)}
-    for table in partitions.TABLES:
-        assert await days_of(quiet, table) == today[table] - gone
-        assert f"{now - RETENTION * DAY:%Y%m%d}" in today[table] - gone
-    assert dropped == 3 * len(partitions.TABLES)
+    assert set(partitions.TABLES) == set(DAYS)
+    gone = {table: before[table] - await days_of(quiet, table) for table in DAYS}
+    past = {table: {f"{now - age * DAY:%Y%m%d}" for age in range(days + 1, 100)} for table, days in DAYS.items()}
+    assert gone == {table: before[table] & past[table] for table in DAYS}
+    assert [len(gone[table]) for table in ("events", "attempts", "receipt_bodies")] == [3, 5, 7]
+    assert dropped == sum(map(len, gone.values()))
 
 
 async def test_deliveries_that_ended_go_with_their_events_and_the_others_stay(
@@ -210,23 +151,103 @@ async def test_a_delivery_that_somebody_has_made_again_meanwhile_stays(quiet: Se
     assert await ids(quiet, "deliveries") == {kept}
 
 
-async def test_a_partition_that_is_in_use_keeps_no_rows_from_going(
+async def test_a_partition_that_is_in_use_keeps_nothing_else_and_is_dropped_later(
     quiet: Service, subscription: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(partitions, "DROP_WAIT_SECONDS", 0.1)
-    name = f"attempts_{quiet.ctx.now() - OLD:%Y%m%d}"
+    day = f"{quiet.ctx.now() - OLD:%Y%m%d}"
     async with quiet.ctx.db.transaction() as tx:
         await partitions.ensure(tx, quiet.ctx.now() - OLD, days=0)
         await tx.exec_driver_sql(f"DROP TABLE attempts_{quiet.ctx.now() - OLD - DAY:%Y%m%d}")
     await a_delivery(quiet, OLD, subscription)
 
     async with quiet.ctx.db.transaction() as tx:
-        await tx.exec_driver_sql(f"SELECT 1 FROM {name}")
-        with pytest.raises(DBAPIError, match="lock timeout"):
-            await prune(quiet)
-    assert await ids(quiet, "deliveries") == set()
+        await tx.exec_driver_sql(f"SELECT 1 FROM attempts_{day}")
+        await prune(quiet)
+        assert await ids(quiet, "deliveries") == set()
+        assert day in await days_of(quiet, "attempts")
     await prune(quiet)
-    assert f"{quiet.ctx.now() - OLD:%Y%m%d}" not in await days_of(quiet, "attempts")
+    assert day not in await days_of(quiet, "attempts")
+
+
+# Receipts
+
+
+async def a_receipt(service: Service, job_id: str, age: timedelta, *, outcome: str = "applied") -> None:
+    at = service.ctx.now() - age
+    values = {"id": id_of(at), "job_id": job_id, "received_at": at, "digest": uuid4().bytes, "signature": "valid"}
+    await insert(service, "receipts", values | {"event": "progress", "applied": True, "outcome": outcome})
+
+
+async def said(service: Service, job: HeldJob, body: bytes) -> Any:
+    """Post a webhook and return what the job is then, and how many events there are."""
+    assert (await post_webhook(service, job.url, body, sign(body))).status_code == 200
+    row = (await service.job(job.id))._asdict()
+    return row, [event.type for event in await service.rows("SELECT type FROM events ORDER BY sequence")]
+
+
+async def test_webhooks_of_jobs_that_are_over_or_gone_go_and_those_of_others_stay(
+    quiet: Service,
+) -> None:
+    over, running = [await quiet.caller.accepted() for _ in range(2)]
+    async with quiet.ctx.db.transaction() as tx:
+        await tx.exec_driver_sql(f"UPDATE jobs SET status = 'CANCELLED', completed_at = now() WHERE id = '{over}'")
+    for job_id in (over, running, str(uuid4())):
+        for age in (22, 18):
+            await a_receipt(quiet, job_id, age * DAY, outcome=f"{age} days")
+
+    assert await prune(quiet) == 2
+    left = await quiet.rows("SELECT job_id, outcome FROM receipts WHERE outcome LIKE '%days' ORDER BY outcome")
+    assert [row.outcome for row in left] == ["18 days"] * 3 + ["22 days"]
+    assert str(left[-1].job_id) == running
+
+
+async def test_a_copy_of_a_webhook_that_is_forgotten_changes_nothing(
+    serve: Callable[..., Any], simulate: Callable[..., RunningSimulator]
+) -> None:
+    """Neither of a job that the upstream ended nor of one that we gave up ourselves."""
+    simulator = simulate(hold=True)
+    quiet: Service = await serve(simulator, loops=False, receipts_days=4)
+    clock = quiet.ctx.clock = SettableClock()
+    ended, given_up = [await held_job(quiet, simulator) for _ in range(2)]
+    progress = {"status": "PROCESSING", "progress": 50, "model": "m"}
+    final = ended.says("completed", status="COMPLETED", progress=100, result={"images": []}, model="m", creditCost=7)
+    bodies = [
+        (ended, ended.says("progress", **progress)),
+        (ended, final),
+        (given_up, given_up.says("progress", **progress)),
+    ]
+    for job, body in bodies:
+        await said(quiet, job, body)
+    clock.advance(25 * 3600)
+    assert await expire.run_once(quiet.ctx) == 1
+    before = {job.id: (await said(quiet, job, body)) for job, body in bodies}
+    assert [before[job.id][0]["status"] for job in (ended, given_up)] == ["COMPLETED", "FAILED"]
+    clock.advance(6 * 24 * 3600)
+
+    await prune(quiet)
+    assert await quiet.rows("SELECT 1 FROM receipts") == []
+    assert {job.id: (await said(quiet, job, body)) for job, body in bodies} == before
+    told = await quiet.rows("SELECT outcome FROM receipts")
+    assert [row.outcome for row in told] == ["after the end"] * 3
+
+
+# The audit log
+
+
+async def test_the_audit_log_is_kept_for_ever_unless_it_is_said_for_how_long(
+    quiet: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for age in (72, 71, 69):
+        at = quiet.ctx.now() - age * DAY
+        values = {"id": id_of(at), "at": at, "actor": "cli", "action": "key.made", "subject": str(age), "data": "{}"}
+        await insert(quiet, "audit_log", values)
+    settings = quiet.ctx.settings
+    monkeypatch.setattr(quiet.ctx, "settings", settings.model_copy(update={"audit_days": None}))
+    assert await prune(quiet) == 0
+    monkeypatch.setattr(quiet.ctx, "settings", settings)
+    assert await prune(quiet) == 2
+    assert [row.subject for row in await quiet.rows("SELECT subject FROM audit_log")] == ["69"]
 
 
 async def test_what_is_past_retention_is_found_by_the_primary_key(quiet: Service, subscription: str) -> None:
@@ -248,10 +269,32 @@ async def test_what_is_past_retention_is_found_by_the_primary_key(quiet: Service
     async with quiet.ctx.db.reading() as connection:
         await connection.execute(text("VACUUM ANALYZE deliveries"))
     before = quiet.ctx.now() - RETENTION * DAY
+    assert "Index Scan Backward using pk_deliveries" in await plan_of(quiet, history._DELETE_ENDED.text, before)
 
+
+async def test_webhooks_past_their_time_are_found_by_the_primary_key_and_their_jobs_too(quiet: Service) -> None:
+    async with quiet.ctx.db.transaction() as tx:
+        await tx.exec_driver_sql(
+            """
+            INSERT INTO receipts (id, job_id, received_at, digest, signature, applied, outcome)
+            SELECT CAST('0199' || right(CAST(gen_random_uuid() AS text), 32) AS uuid), gen_random_uuid(), now(), '', 'valid',
+                false, 'hint'
+            FROM generate_series(1, 5000)
+            """
+        )
+    async with quiet.ctx.db.reading() as connection:
+        await connection.execute(text("VACUUM ANALYZE receipts"))
+    plan = await plan_of(quiet, receipts._DELETE_OLD.text, quiet.ctx.now() - RETENTION * DAY)
+    assert "Index Scan using pk_receipts" in plan
+    assert "Index Scan using pk_jobs" in plan
+
+
+async def plan_of(service: Service, statement: str, before: Any) -> str:
+    """How PostgreSQL means to go about it; not by reading a whole table."""
     parameters = {"before": before, "before_id": first_id(before), "limit": 1000}
-    rows = await quiet.rows(f"EXPLAIN {history._DELETE_ENDED.text}", **parameters)
-
+    used = {name: value for name, value in parameters.items() if f":{name}" in statement.replace(":before_id", ":id_")}
+    used |= {"before_id": parameters["before_id"]}
+    rows = await service.rows(f"EXPLAIN {statement}", **used)
     plan = "\n".join(row[0] for row in rows)
-    assert "Index Scan Backward using pk_deliveries" in plan
-    assert "Seq Scan" not in plan
+    assert "Seq Scan" not in plan, plan
+    return plan

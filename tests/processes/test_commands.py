@@ -103,6 +103,30 @@ def test_dispatch_is_paused_and_resumed_and_acceptance_goes_on(
         assert read(caller, job_id, wait=30)["status"] == "COMPLETED"
 
 
+def test_what_is_past_its_time_is_said_and_then_gone(run: Callable[..., list[Ended]], database_url: str) -> None:
+    database = {"DATABASE_URL": database_url, "audit_days": 4}
+    query(
+        database_url,
+        "CREATE TABLE attempts_20250101 (LIKE attempts INCLUDING ALL)",
+        "ALTER TABLE attempts ATTACH PARTITION attempts_20250101 FOR VALUES FROM ('2025-01-01Z') TO ('2025-01-02Z')",
+        "INSERT INTO audit_log (id, at, actor, action, subject, data)"
+        " VALUES ('0190d3f0-0000-7000-8000-000000000000', '2024-07-21Z', 'cli', 'key.created', 'x', '{}')",
+        "SELECT 1",
+    )
+    foreseen, for_people = run(("prune --dry-run --json", database), ("prune --dry-run", database))
+    (done,) = run(("prune --json", database))
+    (nothing,) = run(("prune", database))
+
+    (day,) = json.loads(foreseen.printed)["partitions"]
+    assert (day["name"], day["table"], day["day"]) == ("attempts_20250101", "attempts", "2025-01-01")
+    assert day["bytes"] > 0
+    assert json.loads(foreseen.printed)["rows"]["audit_entries"] == {"count": 1, "more": False}
+    assert re.search(r"^This would go:\n.*\nattempts_20250101 +\? +0\.\d\naudit entries +1 *\n", for_people.printed)
+    assert json.loads(done.printed) == json.loads(foreseen.printed) | {"dryRun": False}
+    assert [(one.exit_code, one.said) for one in (foreseen, for_people, done, nothing)] == [(0, "")] * 4
+    assert nothing.printed == "Nothing is past its time.\n"
+
+
 def test_a_job_is_shown_with_all_that_happened_to_it(
     launch: Callable[..., Program],
     run: Callable[..., list[Ended]],

@@ -195,8 +195,8 @@ async def test_kernel_rule_6_a_cursor_of_days_that_were_dropped_is_gone_and_told
 ) -> None:
     now = quiet.ctx.now()
     async with quiet.ctx.db.transaction() as tx:
-        await partitions.ensure(tx, now - timedelta(days=60), days=0)
-    await appended(quiet, fact(at=now - timedelta(days=60)))
+        await partitions.ensure(tx, now - timedelta(days=120), days=0)
+    await appended(quiet, fact(at=now - timedelta(days=120)))
     middle = (await feed(quiet)).cursor
     kept = await appended(quiet, fact())
     quiet.ctx.clock = clock = SettableClock()

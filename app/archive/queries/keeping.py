@@ -94,3 +94,24 @@ _DELETE_ORPHANED: Final = text(
     )
     """
 )
+
+
+async def count_condemned(connection: AsyncConnection, *, stored_before: datetime | None, limit: int) -> int:
+    """How many files are to be deleted, or are deleted and still have objects; up to a limit."""
+    parameters = {"stored_before": stored_before, "limit": limit}
+    return int(await connection.scalar(_COUNT_CONDEMNED, parameters) or 0)
+
+
+_COUNT_CONDEMNED: Final = text(
+    """
+    SELECT count(*) FROM (
+        SELECT 1 FROM (
+            (SELECT 1 FROM files WHERE status = 'stored' AND stored_at < :stored_before LIMIT :limit)
+            UNION ALL
+            (SELECT 1 FROM files WHERE job_id IS NULL LIMIT :limit)
+            UNION ALL
+            (SELECT 1 FROM files WHERE status = 'deleted' AND object IS NOT NULL AND job_id IS NOT NULL LIMIT :limit)
+        ) AS condemned LIMIT :limit
+    ) AS few
+    """
+)

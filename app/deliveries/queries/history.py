@@ -230,15 +230,22 @@ async def delete_ended(tx: AsyncConnection, before: datetime, *, limit: int) -> 
     return done.rowcount
 
 
+_ENDED: Final = """FROM deliveries
+    WHERE id < :before_id AND event_at < :before AND due_at IS NULL
+        AND (subscription_id IS NOT NULL OR event_type = 'job.progress')
+    ORDER BY id DESC LIMIT :limit"""
+
 # What is about to be made again is locked or, once that is committed, not over any more: it stays in both cases.
 _DELETE_ENDED: Final = text(
-    """
-    WITH ended AS (
-        SELECT id FROM deliveries
-        WHERE id < :before_id AND event_at < :before AND due_at IS NULL
-            AND (subscription_id IS NOT NULL OR event_type = 'job.progress')
-        ORDER BY id DESC LIMIT :limit FOR UPDATE SKIP LOCKED
-    )
+    f"""
+    WITH ended AS (SELECT id {_ENDED} FOR UPDATE SKIP LOCKED)
     DELETE FROM deliveries USING ended WHERE deliveries.id = ended.id
-    """
+    """  # noqa: S608 - the part is ours
 )
+
+
+async def count_ended(connection: AsyncConnection, before: datetime, *, limit: int) -> int:
+    """How many deliveries `delete_ended` would forget; up to a limit."""
+    statement = text(f"SELECT count(*) FROM (SELECT 1 {_ENDED}) AS few")  # noqa: S608 - the part is ours
+    values = {"before": before, "before_id": first_id(before), "limit": limit}
+    return int(await connection.scalar(statement, values) or 0)

@@ -114,12 +114,18 @@ async def delete_ended(tx: AsyncConnection, before: datetime, *, limit: int) -> 
     return done.rowcount
 
 
+_ENDED: Final = "FROM replays WHERE id < :before_id AND ended_at < :before ORDER BY id LIMIT :limit"
+
 _DELETE_ENDED: Final = text(
-    """
-    WITH ended AS (
-        SELECT id FROM replays WHERE id < :before_id AND ended_at < :before
-        ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED
-    )
+    f"""
+    WITH ended AS (SELECT id {_ENDED} FOR UPDATE SKIP LOCKED)
     DELETE FROM replays USING ended WHERE replays.id = ended.id
-    """
+    """  # noqa: S608 - the part is ours
 )
+
+
+async def count_ended(connection: AsyncConnection, before: datetime, *, limit: int) -> int:
+    """How many replays `delete_ended` would forget; up to a limit."""
+    statement = text(f"SELECT count(*) FROM (SELECT 1 {_ENDED}) AS few")  # noqa: S608 - the part is ours
+    values = {"before": before, "before_id": first_id(before), "limit": limit}
+    return int(await connection.scalar(statement, values) or 0)

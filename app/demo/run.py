@@ -19,12 +19,20 @@ from app import serving
 from app.config import Settings, load_settings
 from app.context import open_context
 from app.db import OUTAGES
+from app.demo.troubles import Troubles
+from app.demo.workers import Workers
 from app.errors import StartupError
 from app.simulator.config import SimulatorConfig
 from app.simulator.server import RunningSimulator
 from app.teams.keys import create_key
 
 TEAM: Final = "demo"
+AT_ONCE: Final = 25
+"""Jobs that the simulated Apiframe runs at once: a storm is over before one tires of it."""
+
+ASK_AFTER_SECONDS: Final = 5.0
+"""A little more than a generation takes here: where webhooks are dropped, jobs are asked after soon."""
+
 START_SECONDS: Final = 60.0
 JOB_SECONDS: Final = 60.0
 
@@ -37,14 +45,16 @@ SUBMISSION: Final = {
 
 def run(*, port: int, once: bool, out: Console) -> None:
     """Start everything, show one job, and stay up until Ctrl-C (or not, with `once`); raise StartupError if it fails."""
-    simulator = RunningSimulator(SimulatorConfig(queue_seconds=0.5, generate_seconds=2.5))
+    simulator = RunningSimulator(SimulatorConfig(queue_seconds=0.5, generate_seconds=2.5, max_concurrent_jobs=AT_ONCE))
     port = port if _is_free(port) else 0
     with suppress(KeyboardInterrupt), simulator, serving.listen("127.0.0.1", port) as listening:
         address = f"http://127.0.0.1:{listening.getsockname()[1]}"
         settings = _settings(address, simulator)
         out.print(f"[dim]PostgreSQL in {settings.data_dir}/, a simulated Apiframe on {simulator.url}, starting …[/]")
-        walk = Walk(settings, address, out)
-        serving.serve_here(settings, listening, meanwhile=lambda stop: walk.run(stop, once=once))
+        with Workers(settings) as workers:
+            troubles = Troubles(simulator, workers, address)
+            walk = Walk(settings, address, troubles, out)
+            serving.serve_here(settings, listening, meanwhile=lambda stop: walk.run(stop, once=once), demo=troubles)
         if walk.failure:
             raise StartupError(walk.failure)
 
@@ -52,9 +62,10 @@ def run(*, port: int, once: bool, out: Console) -> None:
 class Walk:
     """One job from the first call to its picture, told as it happens."""
 
-    def __init__(self, settings: Settings, address: str, out: Console) -> None:
+    def __init__(self, settings: Settings, address: str, troubles: Troubles, out: Console) -> None:
         self._settings = settings
         self._address = address
+        self._troubles = troubles
         self._out = out
         self.failure: str | None = None
 
@@ -62,11 +73,12 @@ class Walk:
         """Walk in a thread beside the service; call `stop` at the end, if `once`, or as soon as something fails."""
         try:
             self._await_ready()
-            key = asyncio.run(self._make_key())
+            key, operators = asyncio.run(self._make_keys())
+            self._troubles.key = key
             with httpx.Client(base_url=self._address, headers={"X-API-Key": key}, trust_env=False) as client:
                 self._follow(client)
             if not once:
-                self._explain(key)
+                self._explain(key, operators)
         except (httpx.HTTPError, StartupError, *OUTAGES) as error:
             self.failure = f"the demo failed: {error}"
         finally:
@@ -83,10 +95,12 @@ class Walk:
                 time.sleep(0.1)
         raise StartupError(f"the service was not ready within {START_SECONDS:g} s")
 
-    async def _make_key(self) -> str:
+    async def _make_keys(self) -> tuple[str, str]:
+        """A key to submit with, and one to sign in with at the dashboard."""
         async with open_context(self._settings) as ctx, ctx.db.transaction() as tx:
             made = await create_key(tx, team=TEAM, scopes=("submit", "read", "subscribe"), now=ctx.now(), name="demo")
-        return made.key
+            operators = await create_key(tx, team=TEAM, scopes=("ops",), now=ctx.now(), name="dashboard")
+        return made.key, operators.key
 
     def _follow(self, client: httpx.Client) -> None:
         accepted = client.post("/v2/images/generate", json=SUBMISSION).raise_for_status().json()
@@ -112,7 +126,7 @@ class Walk:
         for file in job["files"]:
             self._out.print(f"    kept       {file['url']}", soft_wrap=True)
 
-    def _explain(self, key: str) -> None:
+    def _explain(self, key: str, operators: str) -> None:
         body = '{"model": "flux-1.1-pro-ultra", "prompt": "a quiet harbour at dawn"}'
         known = f"-H 'X-API-Key: {key}'"
         self._out.print("\nSubmit one yourself:", style="bold")
@@ -132,6 +146,10 @@ class Walk:
         self._out.print("\nSee what happens, as it happens, or have it posted to a server of yours:", style="bold")
         listen = f"framehook listen --url {self._address} --key {key}"
         self._out.print(f"{listen}  # --forward http://localhost:3000/hook", soft_wrap=True, markup=False)
+        self._out.print(
+            "\nOr break it, and see that nothing is lost: sign in at the dashboard, then Break it.", style="bold"
+        )
+        self._out.print(f"Dashboard  {self._address}/ops  key {operators}", soft_wrap=True, markup=False)
         self._out.print(f"\nKey        {key}\nReference  {self._address}/docs", soft_wrap=True)
         self._out.print(
             "\nCtrl-C stops everything; the next demo finds the jobs where this one leaves them.", style="dim"
@@ -150,8 +168,9 @@ def _settings(address: str, simulator: RunningSimulator) -> Settings:
         apiframe_previous_api_keys=(),
         allowed_targets=("127.0.0.0/8", "::1"),  # whoever tries the demo has receivers on this machine, if any
         archive_url=None,
-        loops=True,
-        log_level="warning",
+        loops=False,  # they run in processes of their own, which may be killed
+        reconcile_after_seconds=ASK_AFTER_SECONDS,
+        log_level="error",  # what a visitor breaks is told on the page that breaks it
     )
 
 
