@@ -58,7 +58,7 @@ def heed_signals() -> None:
 
 def serve(settings: Settings, *, workers: int, migrate_first: bool) -> None:
     """Serve until SIGTERM or Ctrl-C; raise StartupError, before anything listens, when it cannot work."""
-    _check_upstream_key(settings)
+    check_upstream_key(settings)
     with ExitStack() as stack:
         # A port that is taken is found before a database is started or migrated for nothing.
         listening = stack.enter_context(listen(settings.host, settings.port))
@@ -119,7 +119,7 @@ def serve_here(
 
 def work(settings: Settings) -> None:
     """Run the background loops until SIGTERM or Ctrl-C."""
-    _check_upstream_key(settings)
+    check_upstream_key(settings)
     with ExitStack() as stack:
         _hold_database(stack, settings, migrate_first=False)
         asyncio.run(_work(settings))
@@ -136,7 +136,8 @@ async def _work(settings: Settings) -> None:
             await stop.wait()
 
 
-def _check_upstream_key(settings: Settings) -> None:
+def check_upstream_key(settings: Settings) -> None:
+    """Raise StartupError where nothing could be sent upstream in anybody's name."""
     if settings.apiframe_api_key is None and not settings.upstream_is_local:
         raise StartupError(
             f"APIFRAME_API_KEY is not set, and {settings.apiframe_base_url} is not a simulator on this machine"

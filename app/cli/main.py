@@ -9,7 +9,7 @@ import typer
 from app import serving
 from app.cli import running
 from app.cli.files import files
-from app.cli.jobs import jobs
+from app.cli.jobs.group import jobs
 from app.cli.keys import keys
 from app.cli.listen import listen
 from app.cli.subscriptions import subscriptions
