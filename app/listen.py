@@ -103,10 +103,11 @@ class Source:
         types: str | None = None,
         since: datetime | None = None,
         note: Note,
+        greets: bool = True,
     ) -> None:
-        """`name`: what it is called in what is noted. `since` None: events from now on."""
+        """`name`: what it is called in what is noted. `since` None: events from now on. `greets`: success is noted too."""
         self._http, self._name, self._path = http, name, path
-        self._note = note
+        self._note, self._greets = note, greets
         self._types = {"types": types} if types else {}
         self._since = since
         self._cursor: str | None = None
@@ -172,8 +173,9 @@ class Source:
             async with aclosing(source.aiter_sse()) as messages:
                 async for message in messages:
                     if not heard:
-                        self._note(f"Listening to {self._name}.")
                         heard, self._failures = True, 0
+                        if self._greets:
+                            self._note(f"Listening to {self._name}.")
                     if message.data and await handle(*self._read(message.data.encode())):
                         return True
                     self._cursor = message.id or self._cursor

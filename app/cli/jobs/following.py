@@ -42,7 +42,8 @@ async def follow(service: Service, job_id: str, *, heard: Heard | None = None, q
             _show(progress, task, whole["data"])
             return event.type in ENDS
 
-        source = service.source(f"/v1/jobs/{job['id']}/events", since=BEGINNING, note=progress.console.print)
+        note = progress.console.print
+        source = service.source(f"/v1/jobs/{job['id']}/events", since=BEGINNING, note=note, greets=False)
         await source.follow(take)
     return dict(await service.ask("GET", path))
 

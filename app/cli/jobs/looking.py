@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 from urllib.parse import quote
 
 import typer
+from rich.cells import cell_len
 from rich.markup import escape
 from rich.table import Column, Table
+from rich.text import Text
 
 from app.archive.urls import find_urls
 from app.cli.jobs.selection import Wanted, find_jobs
@@ -21,7 +24,9 @@ from app.ops.trace import describe
 WIDE: Final = 110
 """Columns of a terminal in which all that is told of a job has room beside its id."""
 
-LONGEST_PROMPT: Final = 60
+GAP: Final = 2
+LEAST_ROOM: Final = 10
+LONGEST_PROMPT: Final = 200
 
 JobId = Annotated[str, typer.Argument(help="The job's id, ours or the upstream's.")]
 
@@ -42,20 +47,27 @@ def list_jobs(
     if as_json:
         print_json(found)
     elif found:
-        out.print(table_of(found, datetime.now(UTC), wide=out.width >= WIDE))
+        out.print(table_of(found, datetime.now(UTC), out.width))
 
 
-def table_of(jobs: list[dict[str, Any]], now: datetime, *, wide: bool) -> Table:
-    """Jobs in a table, their ids whole; what there is no room for is cut short, or left out."""
-    columns = [Column("id", no_wrap=True), Column("status", no_wrap=True), Column("age", no_wrap=True)]
-    if wide:
-        columns += [Column("took", no_wrap=True), Column("credits", no_wrap=True, justify="right")]
-    columns += [Column("model", no_wrap=True), Column("prompt", no_wrap=True)]
-    table = Table(*columns, box=None, pad_edge=False)
-    for job in jobs:
-        age = ago(datetime.fromisoformat(job["createdAt"]), now).removesuffix(" ago")
-        spent = (took(job), "" if job["creditCost"] is None else f"{job['creditCost']:,}") if wide else ()
-        table.add_row(*(escape(text) for text in (job["id"], state(job), age, *spent, job["model"] or "", prompt(job))))
+def table_of(jobs: Sequence[dict[str, Any]], now: datetime, width: int) -> Table:
+    """Jobs in a table of so many columns of text, prompts cut to the room that is left beside the rest."""
+    cells = {
+        "id": [job["id"] for job in jobs],
+        "status": [state(job) for job in jobs],
+        "age": [ago(datetime.fromisoformat(job["createdAt"]), now).removesuffix(" ago") for job in jobs],
+    }
+    if width >= WIDE:
+        cells["took"] = [took(job) for job in jobs]
+        cells["credits"] = ["" if job["creditCost"] is None else f"{job['creditCost']:,}" for job in jobs]
+        cells["model"] = [job["model"] or "" for job in jobs]
+    taken = sum(max(map(cell_len, (name, *texts))) + GAP for name, texts in cells.items())
+    table = Table(*cells, box=None, pad_edge=False, padding=(0, GAP, 0, 0))
+    table.add_column("prompt", no_wrap=True)
+    for *row, job in zip(*cells.values(), jobs, strict=True):
+        words = Text(prompt(job))
+        words.truncate(max(width - taken, LEAST_ROOM), overflow="ellipsis")
+        table.add_row(*map(escape, row), words)
     return table
 
 
@@ -77,8 +89,7 @@ def took(job: dict[str, Any]) -> str:
 def prompt(job: dict[str, Any]) -> str:
     """The beginning of a job's prompt, in one line."""
     words = (job["input"] or {}).get("prompt")
-    line = " ".join(words.split()) if isinstance(words, str) else ""
-    return line if len(line) <= LONGEST_PROMPT else line[: LONGEST_PROMPT - 1] + "…"
+    return " ".join(words[:LONGEST_PROMPT].split()) if isinstance(words, str) else ""
 
 
 def show_job(job_id: JobId, where: Where, as_json: AsJson = False) -> None:
