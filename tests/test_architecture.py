@@ -54,14 +54,13 @@ DRAWERS: Final = frozenset(
 
 MAY_PRINT: Final = frozenset(
     {
-        "app.cli.main",
         "app.cli.running",
         "app.cli.files",
         "app.cli.keys",
-        "app.cli.jobs",
         "app.cli.listen",
         "app.cli.subscriptions",
         "app.cli.teams",
+        "app.cli.terminal",
         "app.demo",
         "app.faults.report",
         "app.faults.run",

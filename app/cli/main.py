@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import typer
@@ -14,6 +15,7 @@ from app.cli.keys import keys
 from app.cli.listen import listen
 from app.cli.subscriptions import subscriptions
 from app.cli.teams import teams
+from app.cli.terminal import printable, tell
 from app.db import OUTAGES, is_outage
 from app.errors import ApiError, StartupError
 
@@ -46,9 +48,13 @@ def main() -> None:
         fail(serving.explain_outage(error))
     except KeyboardInterrupt:
         sys.exit(130)
+    except BrokenPipeError:
+        # Whoever read has had enough, as `head` has. Python would try to write the rest when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
 
 
 def fail(line: str) -> None:
     """Say what is wrong and leave."""
-    print(f"framehook: {' '.join(line.split())}", file=sys.stderr)
+    tell(f"framehook: {printable(line)}")
     sys.exit(1)

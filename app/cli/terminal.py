@@ -49,6 +49,11 @@ def day(time: datetime | None) -> str:
     return f"{time:%Y-%m-%d %H:%M}" if time else ""
 
 
+def printable(text: str) -> str:
+    """A text of others in one line, without what a terminal would obey."""
+    return " ".join("".join(each if each.isprintable() else " " for each in text).split())
+
+
 def print_line(line: str) -> None:
     """Print a line of data as it is, at once."""
     print(line, flush=True)

@@ -6,6 +6,7 @@ import asyncio
 import fcntl
 import json
 import os
+import select
 import signal
 import socket
 import ssl
@@ -39,28 +40,87 @@ MARK = "PROCESS_TEST_MARK"
 NO_TLS = ssl.create_default_context()
 """Made once: httpx would read all certificates for every client anew, and there are many."""
 
-FORK_ALL = """
+FORKS = """
 import json, os, sys
 from app.cli import main as cli
 
-children = {}
-for number, (arguments, settings) in enumerate(json.loads(sys.argv[1])):
-    child = os.fork()
-    if child == 0:
-        for name, descriptor in (("out", 1), ("err", 2)):
-            os.dup2(os.open(f"{number}.{name}", os.O_CREAT | os.O_WRONLY | os.O_TRUNC), descriptor)
-        os.environ |= settings
-        sys.argv = ["framehook", *arguments]
-        cli.main()
-        sys.exit(0)
-    children[child] = number
-codes = {}
-while children:
-    child, status = os.wait()
-    codes[children.pop(child)] = os.waitstatus_to_exitcode(status)
-print(json.dumps([codes[number] for number in sorted(codes)]))
+while order := sys.stdin.readline():
+    children = {}
+    for number, (arguments, folder, environment) in enumerate(json.loads(order)):
+        child = os.fork()
+        if child == 0:
+            os.chdir(folder)
+            os.environ.clear()
+            os.environ |= environment
+            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+            for name, descriptor in (("out", 1), ("err", 2)):
+                os.dup2(os.open(f"{number}.{name}", os.O_CREAT | os.O_WRONLY | os.O_TRUNC), descriptor)
+            sys.argv = ["framehook", *arguments]
+            cli.main()
+            sys.exit(0)
+        children[child] = number
+    codes = {}
+    while children:
+        child, status = os.wait()
+        codes[children.pop(child)] = os.waitstatus_to_exitcode(status)
+    print(json.dumps([codes[number] for number in sorted(codes)]), flush=True)
 """
-"""Most of a command's time is its imports, so commands that run side by side are forks of one that did these."""
+"""Most of a command's time is its imports, so commands that run to their ends are forks of one process that did these."""
+
+FORKS_SECONDS = 60
+
+
+def environment_in(folder: Path, mark: str) -> dict[str, str]:
+    """What every command finds in its environment, whatever the tests were started with."""
+    return {
+        "PATH": os.environ["PATH"],
+        "HOME": str(folder),
+        "PYTHONPATH": str(REPOSITORY),
+        "FRAMEHOOK_LOG_FORMAT": "json",
+        MARK: mark,
+    }
+
+
+class Forks:
+    """Runs commands side by side, each in a fork of a process that has imported everything."""
+
+    def __init__(self) -> None:
+        environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY)}
+        self._process = subprocess.Popen(
+            python("-c", FORKS),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(self, folder: Path, commands: Sequence[tuple[Sequence[str], Mapping[str, str]]]) -> list[Ended]:
+        """Run them to their ends in a folder; nothing that they started may be left then."""
+        assert self._process.stdin
+        assert self._process.stdout
+        mark = uuid4().hex
+        order = [(command, str(folder), environment_in(folder, mark) | dict(given)) for command, given in commands]
+        print(json.dumps(order), file=self._process.stdin, flush=True)
+        answered, _, _ = select.select([self._process.stdout], [], [], FORKS_SECONDS)
+        if not answered:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            said = [(folder / f"{number}.err").read_text() for number in range(len(order))]
+            raise AssertionError(f"not all of them ended within {FORKS_SECONDS} s: {said}")
+        codes = json.loads(self._process.stdout.readline())
+        assert not [process for process in psutil.process_iter() if _bears(process, mark)]
+        return [
+            Ended(code, *((folder / f"{number}.{name}").read_text() for name in ("out", "err")))
+            for number, code in enumerate(codes)
+        ]
+
+    def close(self) -> None:
+        """End it."""
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.close()
+        self._process.stdout.close()
+        self._process.wait(10)
 
 
 class Program:
@@ -69,13 +129,6 @@ class Program:
     def __init__(self, folder: Path, command: Sequence[str], settings: dict[str, str]) -> None:
         self.mark = uuid4().hex
         self._out, self._err = (folder / f"{self.mark}.{name}" for name in ("out", "err"))
-        environment = {
-            "PATH": os.environ["PATH"],
-            "HOME": str(folder),
-            "PYTHONPATH": str(REPOSITORY),
-            "FRAMEHOOK_LOG_FORMAT": "json",
-            MARK: self.mark,
-        }
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self._process = subprocess.Popen(
                 command,
@@ -83,7 +136,7 @@ class Program:
                 stdout=out,
                 stderr=err,
                 cwd=folder,
-                env=environment | settings,
+                env=environment_in(folder, self.mark) | settings,
                 start_new_session=True,
             )
         self.pid = self._process.pid

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from app.cli.jobs.selection import Wanted, find_jobs
 from app.cli.options import Where
 from app.cli.reach import Answered, Service, Unreachable, reach
-from app.cli.terminal import AsJson, out, print_json, progress_bar, run, tell
+from app.cli.terminal import AsJson, out, print_json, printable, progress_bar, run, tell
 from app.errors import StartupError
 
 AT_ONCE: Final = 8
@@ -112,7 +112,7 @@ def _act_on(action: Action, wanted: Wanted, which: Which, where: Where, as_json:
         for each in outcome.done:
             out.print("  ".join(each.values()), markup=False, soft_wrap=True)
         for refused in outcome.failed:
-            tell(f"framehook: {refused['id']}: {refused['error']}")
+            tell(printable(f"framehook: {refused['id']}: {refused['error']}"))
         if len(ids) != 1:
             tell(f"{len(outcome.done):,} {action.done}, {len(outcome.failed):,} failed.")
     if outcome.failed:

@@ -12,7 +12,7 @@ import typer
 
 from app.cli.reach import Answered, Service
 from app.errors import StartupError
-from app.jobs.reading import ALL_TEAMS, LARGEST_LIMIT
+from app.jobs.filters import ALL_TEAMS, LARGEST_LIMIT
 
 _AGO: Final = re.compile(r"(\d{1,6}) ?([smhdw])")
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -63,11 +63,10 @@ class Wanted:
 
 def read_moment(text: str, option: str, now: datetime) -> datetime:
     """A time in ISO 8601, in UTC where it names no zone, or how long ago it was; raises StartupError."""
-    if match := _AGO.fullmatch(text.strip()):
-        return now - timedelta(**{_UNITS[match[2]]: int(match[1])})
+    match = _AGO.fullmatch(text.strip())
     try:
-        time = datetime.fromisoformat(text)
-    except ValueError:
+        time = now - timedelta(**{_UNITS[match[2]]: int(match[1])}) if match else datetime.fromisoformat(text)
+    except (ValueError, OverflowError):
         raise StartupError(f"{option} must be a time such as 2026-11-25T09:30:00Z, or 12h, not {text}") from None
     return time if time.tzinfo else time.replace(tzinfo=UTC)
 

@@ -8,15 +8,18 @@ from typing import Annotated, Any, Final
 
 import typer
 from rich.live import Live
-from rich.markup import escape
-from rich.table import Column, Table
+from rich.table import Table
+from rich.text import Text
 
 from app.cli.jobs.following import check_completed, follow, print_results
-from app.cli.jobs.looking import prompt, state
+from app.cli.jobs.tables import WIDE, fitted, said, state
 from app.cli.options import Where
 from app.cli.reach import Service, reach
 from app.cli.terminal import AsJson, out, print_line, run, tell
 from app.listen import Event
+
+MARGIN: Final = 3
+"""Lines of the terminal that hold no job: the head, the note below, and the cursor's."""
 
 STYLES: Final = {"COMPLETED": "green", "FAILED": "red", "CANCELLED": "yellow"}
 
@@ -60,21 +63,21 @@ def _print_event(event: dict[str, Any]) -> None:
 def in_one_line(event: dict[str, Any]) -> str:
     """An event for whoever reads on."""
     job = event["data"]
-    words = (event["timestamp"], f"{event['type']:<14}", job["id"], job["model"] or "", job["error"] or prompt(job))
+    words = (event["timestamp"], f"{event['type']:<14}", job["id"], job["model"] or "", said(job))
     return "  ".join(words).rstrip()
 
 
 async def _show_all(service: Service) -> None:
-    board = Board(rows=max(out.height - 4, 5))
-    said = [""]
-    with Live(get_renderable=lambda: board.table(said[0]), console=out, refresh_per_second=4, transient=False) as live:
+    board = Board(rows=max(out.height - MARGIN, 1))
+    with Live(board.table(out.width), console=out, auto_refresh=False) as live:
 
         async def take(_event: Event, body: bytes) -> None:
             board.take(json.loads(body))
-            live.update(board.table(said[0]))
+            live.update(board.table(out.width), refresh=True)
 
         def note(line: str) -> None:
-            said[0] = line
+            board.caption = line
+            live.update(board.table(out.width), refresh=True)
 
         await service.source("/v1/events", types="job.*", note=note).follow(take)
 
@@ -85,6 +88,7 @@ class Board:
     def __init__(self, rows: int) -> None:
         self._rows = rows
         self._jobs: dict[str, tuple[str, dict[str, Any]]] = {}
+        self.caption = ""
 
     def take(self, event: dict[str, Any]) -> None:
         """Put the job of an event on top."""
@@ -94,15 +98,23 @@ class Board:
         while len(self._jobs) > self._rows:
             del self._jobs[next(iter(self._jobs))]
 
-    def table(self, caption: str) -> Table:
-        """What is known of them."""
-        heads = (Column(name, no_wrap=True) for name in ("at", "id", "status", "model", "prompt or error"))
-        table = Table(*heads, box=None, pad_edge=False, caption=escape(caption), caption_justify="left")
-        for at, job in reversed(self._jobs.values()):
-            style = STYLES.get(job["status"])
-            time = f"{datetime.fromisoformat(at).astimezone():%H:%M:%S}"
-            said = job["error"] or prompt(job)
-            table.add_row(
-                *(escape(text) for text in (time, job["id"], state(job), job["model"] or "", said)), style=style
-            )
+    def table(self, width: int) -> Table:
+        """What is known of them, for so wide a terminal."""
+        times, jobs = [time for time, _ in reversed(self._jobs.values())], self.jobs
+        columns = {
+            "at": [f"{datetime.fromisoformat(time).astimezone():%H:%M:%S}" for time in times],
+            "id": [job["id"] for job in jobs],
+            "status": [state(job) for job in jobs],
+        }
+        if width >= WIDE:
+            columns["model"] = [job["model"] or "" for job in jobs]
+        table = fitted(columns, "prompt or error", [said(job) for job in jobs], width)
+        for row, job in zip(table.rows, jobs, strict=True):
+            row.style = STYLES.get(job["status"])
+        table.caption, table.caption_justify = Text(self.caption), "left"
         return table
+
+    @property
+    def jobs(self) -> list[dict[str, Any]]:
+        """Them, the newest first."""
+        return [job for _, job in reversed(self._jobs.values())]
