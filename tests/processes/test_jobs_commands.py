@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import pty
@@ -85,7 +87,7 @@ def test_a_job_is_submitted_waited_for_and_fetched_from_anywhere_and_on_the_data
 
 
 def test_jobs_are_listed_shown_and_waited_for_alike_from_anywhere_and_without_a_service(
-    launch: Launch, run: Run, simulator: RunningSimulator, database_url: str
+    launch: Launch, run: Run, simulator: RunningSimulator, database_url: str, folder: Path
 ) -> None:
     settings = in_front_of(simulator, database_url, port=free_port())
     service = launch("serve", **settings)
@@ -102,21 +104,28 @@ def test_jobs_are_listed_shown_and_waited_for_alike_from_anywhere_and_without_a_
     commands = [
         "jobs list --json",
         "jobs list --status FAILED,CANCELLED --since 1h --json",
-        "jobs list --team '[/]designers' --limit 1 --json",
-        "jobs list --q 'picture 1' --json",
+        "jobs list --team '[/]designers' --q picture --limit 1 --json",
         f"jobs show {made[0]} --json",
         f"jobs watch {made[0]}",
         f"jobs watch {lost}",
         f"jobs watch {lost} --json",
+        "jobs export --format jsonl",
+        "jobs export --status COMPLETED",
     ]
     there = run(*((command, remotely(url)) for command in commands))
-    (own, table) = run(("jobs list --json", remotely(url, team)), ("jobs list", remotely(url)))
+    (folder / "jobs.csv").write_text("as it was before")
+    own, table, saved, refused = run(
+        ("jobs list --json", remotely(url, team)),
+        ("jobs list", remotely(url)),
+        ("jobs export --status COMPLETED -o jobs.csv", remotely(url)),
+        ("jobs export --status FLOWN -o none.csv", remotely(url)),
+    )
     service.stop()
     here = run(*((command, settings) for command in commands))
 
-    everything, failed, one, found, shown, watched, watched_lost, events = there
+    everything, failed, one, shown, watched, watched_lost, events, lines, sheet = there
     assert ids(everything) == [*reversed(made), lost]
-    assert (ids(failed), ids(one), ids(found), ids(own)) == ([lost], [made[1]], [made[0]], [*reversed(made)])
+    assert (ids(failed), ids(one), ids(own)) == ([lost], [made[1]], [*reversed(made)])
     assert json.loads(shown.printed)["job"]["team"] == "[/]designers"
     assert [line.split()[0] for line in table.printed.splitlines()] == ["id", *reversed(made), lost]
     (picture,) = json.loads(shown.printed)["job"]["result"]["images"]
@@ -125,6 +134,12 @@ def test_jobs_are_listed_shown_and_waited_for_alike_from_anywhere_and_without_a_
     assert watched_lost.said.startswith(f"framehook: {lost} is FAILED: ")
     types = [json.loads(line)["type"] for line in events.printed.splitlines()]
     assert (types[0], types[-1]) == ("job.queued", "job.failed")
+    assert [json.loads(line)["id"] for line in lines.printed.splitlines()] == ids(everything)
+    assert [row["id"] for row in csv.DictReader(io.StringIO(sheet.printed))] == [*reversed(made)]
+    assert (saved.exit_code, saved.printed, saved.said) == (0, "", "")
+    assert (folder / "jobs.csv").read_text() == sheet.printed
+    assert (refused.exit_code, refused.said.startswith("framehook: Validation failed; status: ")) == (1, True)
+    assert sorted(path.name for path in folder.glob("*csv*")) == ["jobs.csv"]
     assert [(one.exit_code, one.said) for one in here] == [(one.exit_code, one.said) for one in there]
     assert [one.printed for one in here] == [one.printed for one in there]
 

@@ -13,7 +13,7 @@ from uuid import uuid4
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
-from app.cli.jobs.selection import Wanted, find_jobs
+from app.cli.jobs.selection import Wanted, find_ids
 from app.cli.options import Where
 from app.cli.reach import Answered, Service, Unreachable, reach
 from app.cli.terminal import AsJson, out, print_json, printable, progress_bar, run, tell
@@ -143,8 +143,8 @@ async def _find_ids(wanted: Wanted, where: Where, *, quiet: bool) -> list[str]:
     with progress_bar(TextColumn("{task.completed:,} jobs found"), quiet=quiet) as progress:
         task, ids = progress.add_task("", total=None), []
         async with reach(where) as service:
-            async for job in find_jobs(service, wanted):
-                ids.append(job["id"])
+            async for job_id in find_ids(service, wanted):
+                ids.append(job_id)
                 progress.advance(task)
     return ids
 

@@ -47,7 +47,7 @@ def export_jobs(
                 return rows.total
 
     total = run(work())
-    if output is not None:
+    if output is not None and sys.stderr.isatty():
         tell(f"{total:,} jobs in {output}.")
 
 

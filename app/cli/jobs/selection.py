@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, fields
@@ -98,3 +99,11 @@ async def find_jobs(service: Service, wanted: Wanted, *, most: int | None = None
             return
         query["cursor"] = page["nextCursor"]
         left = None if left is None else left - len(page["jobs"])
+
+
+async def find_ids(service: Service, wanted: Wanted) -> AsyncIterator[str]:
+    """The ids of all jobs that are wanted, newest first, read as one export."""
+    query = await settle(service, wanted) | {"format": "jsonl"}
+    async with service.open("GET", "/v2/jobs", query=query) as response:
+        async for line in response.aiter_lines():
+            yield json.loads(line)["id"]
