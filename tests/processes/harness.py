@@ -67,7 +67,7 @@ while order := sys.stdin.readline():
 """
 """Most of a command's time is its imports, so commands that run to their ends are forks of one process that did these."""
 
-FORKS_SECONDS = 60
+FORKS_SECONDS = 100
 
 
 def environment_in(folder: Path, mark: str) -> dict[str, str]:
@@ -109,7 +109,7 @@ class Forks:
         assert self._process.stdout
         print(order, file=self._process.stdin, flush=True)
         answered, _, _ = select.select([self._process.stdout], [], [], FORKS_SECONDS)
-        assert answered, f"not all commands ended within {FORKS_SECONDS} s: {order}"
+        assert answered, f"not all commands ended within {FORKS_SECONDS} s"
         return list(json.loads(self._process.stdout.readline()))
 
     def _start(self) -> subprocess.Popen[str]:
