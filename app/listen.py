@@ -71,93 +71,124 @@ class Outcome:
     milliseconds: int
 
 
-Handle = Callable[[Event, bytes], Awaitable[None]]
+Handle = Callable[[Event, bytes], Awaitable[bool | None]]
+"""Does something with an event; True says that no other is wanted."""
+
 Note = Callable[[str], None]
 
 
-class Source:
-    """A running Framehook, whose events are followed until it refuses to go on."""
+def open_client(url: str, key: str | None = None) -> httpx.AsyncClient:
+    """A client of the Framehook at a URL, or without a key of anything there; raises StartupError for what is no URL."""
+    if key is not None and not (key.isascii() and key.isprintable()):
+        raise StartupError("the key has characters that no key has")
+    host = check_url(url, "--url").host
+    return httpx.AsyncClient(
+        base_url=url.rstrip("/"),
+        headers={"User-Agent": f"Framehook/{version()}"} | ({} if key is None else {"X-API-Key": key}),
+        timeout=httpx.Timeout(SILENCE_SECONDS, connect=CONNECT_SECONDS),
+        # A company's proxy may lead to a service elsewhere, but never to one on this machine.
+        trust_env=host not in ("127.0.0.1", "localhost", "::1"),
+    )
 
-    def __init__(self, url: str, key: str, *, types: str | None, since: datetime | None, note: Note) -> None:
-        if not (key.isascii() and key.isprintable()):
-            raise StartupError("the key has characters that no key has")
-        host = check_url(url, "--url").host
-        self._url = url.rstrip("/")
-        self._note = note
+
+class Source:
+    """The events of a Framehook, at one path of it, which are followed until it refuses to go on."""
+
+    def __init__(
+        self,
+        http: httpx.AsyncClient,
+        name: str,
+        *,
+        path: str = "/v1/events",
+        types: str | None = None,
+        since: datetime | None = None,
+        note: Note,
+        greets: bool = True,
+    ) -> None:
+        """`name`: what it is called in what is noted. `since` None: events from now on. `greets`: success is noted too."""
+        self._http, self._name, self._path = http, name, path
+        self._note, self._greets = note, greets
         self._types = {"types": types} if types else {}
         self._since = since
         self._cursor: str | None = None
         self._failures = 0
-        self._http = httpx.AsyncClient(
-            base_url=self._url,
-            headers={"X-API-Key": key, "User-Agent": f"Framehook/{version()}"},
-            timeout=httpx.Timeout(SILENCE_SECONDS, connect=CONNECT_SECONDS),
-            # A company's proxy may lead to a service elsewhere, but never to one on this machine.
-            trust_env=host not in ("127.0.0.1", "localhost", "::1"),
-        )
 
     async def follow(self, handle: Handle) -> None:
-        """Hand over one event after the other, connecting anew as often as need be; raises StartupError when refused."""
-        async with self._http:
-            while True:
-                try:
-                    if self._since is not None:
-                        await self._catch_up(handle, self._since)
-                    await self._stream(handle)
-                    reason = "the stream ended"
-                except SSEError:
-                    raise StartupError(f"{self._url} does not answer as Framehook does") from None
-                except httpx.RequestError as error:
-                    reason = explain(error)
-                except _Away as away:
-                    reason = str(away)
-                self._failures += 1
-                seconds = exponential(
-                    self._failures, first=FIRST_WAIT_SECONDS, most=LONGEST_WAIT_SECONDS, spread=0, jitter=0
-                )
-                self._note(f"{self._url}: {reason}. Trying again in {seconds:g} s.")
-                await asyncio.sleep(seconds)
+        """Hand over one event after the other, connecting anew as often as need be, until no other is wanted or to come.
 
-    async def _catch_up(self, handle: Handle, since: datetime) -> None:
-        """Read the feed from its oldest event to its end, and hand over what happened from a time on."""
+        Raises StartupError when refused.
+        """
+        while True:
+            try:
+                if self._since is not None and await self._catch_up(handle, self._since):
+                    return
+                if await self._stream(handle):
+                    return
+                reason = "the stream ended"
+            except SSEError:
+                raise self._foreign() from None
+            except httpx.RequestError as error:
+                reason = explain(error)
+            except _Away as away:
+                reason = str(away)
+            self._failures += 1
+            seconds = exponential(
+                self._failures, first=FIRST_WAIT_SECONDS, most=LONGEST_WAIT_SECONDS, spread=0, jitter=0
+            )
+            self._note(f"{self._name}: {reason}. Trying again in {seconds:g} s.")
+            await asyncio.sleep(seconds)
+
+    async def _catch_up(self, handle: Handle, since: datetime) -> bool:
+        """Read the feed from its oldest event to its end, and hand over what happened from a time on.
+
+        True when no other event is wanted.
+        """
         more = True
         while more:
             begin = {} if self._cursor is None else {"after": self._cursor}
-            response = await self._http.get("/v1/events", params={**self._types, **begin, "limit": PAGE_SIZE})
+            response = await self._http.get(self._path, params={**self._types, **begin, "limit": PAGE_SIZE})
             await self._check(response)
             try:
                 page = msgspec.json.decode(response.content, type=Page)
             except msgspec.DecodeError:
-                raise StartupError(f"{self._url} does not answer as Framehook does") from None
+                raise self._foreign() from None
             for raw in page.events:
                 event, body = self._read(bytes(raw))
-                if event.timestamp >= since:
-                    await handle(event, body)
+                if event.timestamp >= since and await handle(event, body):
+                    return True
             self._cursor, more = page.next_cursor, page.has_more
             self._failures = 0
         self._since = None
+        return False
 
-    async def _stream(self, handle: Handle) -> None:
-        """Hand over what happens until the connection ends."""
+    async def _stream(self, handle: Handle) -> bool:
+        """Hand over what happens until the connection ends; True when no other event is wanted, or will ever come."""
         headers = {} if self._cursor is None else {"Last-Event-ID": self._cursor}
-        connecting = aconnect_sse(self._http, "GET", "/v1/events/stream", params=self._types, headers=headers)
+        connecting = aconnect_sse(self._http, "GET", f"{self._path}/stream", params=self._types, headers=headers)
         async with connecting as source:
+            if source.response.status_code == 204:
+                return True
             await self._check(source.response)
             heard = False
             async with aclosing(source.aiter_sse()) as messages:
                 async for message in messages:
                     if not heard:
-                        self._note(f"Listening to {self._url}.")
                         heard, self._failures = True, 0
-                    if message.data:
-                        await handle(*self._read(message.data.encode()))
+                        if self._greets:
+                            self._note(f"Listening to {self._name}.")
+                    if message.data and await handle(*self._read(message.data.encode())):
+                        return True
                     self._cursor = message.id or self._cursor
+        return False
 
     def _read(self, body: bytes) -> tuple[Event, bytes]:
         try:
             return msgspec.json.decode(body, type=Event), body
         except msgspec.DecodeError:
-            raise StartupError(f"{self._url} does not answer as Framehook does") from None
+            raise self._foreign() from None
+
+    def _foreign(self) -> StartupError:
+        return StartupError(f"{self._name} does not answer as Framehook does")
 
     async def _check(self, response: httpx.Response) -> None:
         """Raise _Away where another try may help, StartupError where none will."""
@@ -167,10 +198,10 @@ class Source:
         await response.aread()
         if status >= 500 or status in MAY_PASS:
             raise _Away(f"it answered {status}")
-        said = _error_in(response) or "it does not answer as Framehook does"
+        said = error_in(response) or "it does not answer as Framehook does"
         if status == 410:
             said += "; start again without --replay-since"
-        raise StartupError(f"{self._url} answered {status}: {said}")
+        raise StartupError(f"{self._name} answered {status}: {said}")
 
 
 class Forwarder:
@@ -245,7 +276,7 @@ def explain(error: httpx.RequestError) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _error_in(response: httpx.Response) -> str | None:
+def error_in(response: httpx.Response) -> str | None:
     """The text of an error in Framehook's envelope, with what it says of single fields; None where there is none."""
     try:
         body = msgspec.json.decode(response.content, type=_Refusal)

@@ -168,16 +168,21 @@ async def lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
     """Open everything, run the loops, and on the way out finish what was begun."""
     logs.hide_tokens()
     async with open_context(settings) as ctx:
-        sandbox.attach(ctx)
-        app.state.ctx = ctx
-        app.state.keys = KeyRing(ctx)
-        app.state.tail = Tail(ctx)
-        app.state.credits = UpstreamCredits(ctx)
+        equip(app, ctx)
         await _announce(ctx)
         _close_on_signal(ctx)
         async with workers.running(ctx, loops=settings.loops):
             yield
             ctx.begin_closing()
+
+
+def equip(app: FastAPI, ctx: Context) -> None:
+    """Give the application what its routes ask for."""
+    sandbox.attach(ctx)
+    app.state.ctx = ctx
+    app.state.keys = KeyRing(ctx)
+    app.state.tail = Tail(ctx)
+    app.state.credits = UpstreamCredits(ctx)
 
 
 async def _announce(ctx: Context) -> None:

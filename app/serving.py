@@ -61,7 +61,7 @@ def heed_signals() -> None:
 
 def serve(settings: Settings, *, workers: int, migrate_first: bool) -> None:
     """Serve until SIGTERM or Ctrl-C; raise StartupError, before anything listens, when it cannot work."""
-    _check_upstream_key(settings)
+    check_upstream_key(settings)
     with ExitStack() as stack:
         # A port that is taken is found before a database is started or migrated for nothing.
         listening = stack.enter_context(listen(settings.host, settings.port))
@@ -135,7 +135,7 @@ def surroundings(chosen: Mapping[str, str]) -> dict[str, str]:
 
 def work(settings: Settings, *, with_stdin: bool = False) -> None:
     """Run the background loops until SIGTERM or Ctrl-C, or `with_stdin` until standard input ends."""
-    _check_upstream_key(settings)
+    check_upstream_key(settings)
     if with_stdin:
         threading.Thread(target=_follow_stdin, name="follow-stdin", daemon=True).start()
     with ExitStack() as stack:
@@ -160,7 +160,8 @@ async def _work(settings: Settings) -> None:
             await stop.wait()
 
 
-def _check_upstream_key(settings: Settings) -> None:
+def check_upstream_key(settings: Settings) -> None:
+    """Raise StartupError where nothing could be sent upstream in anybody's name."""
     if settings.apiframe_api_key is None and not settings.upstream_is_local:
         raise StartupError(
             f"APIFRAME_API_KEY is not set, and {settings.apiframe_base_url} is not a simulator on this machine"

@@ -54,15 +54,18 @@ DRAWERS: Final = frozenset(
 
 MAY_PRINT: Final = frozenset(
     {
-        "app.cli.main",
         "app.cli.running",
         "app.cli.files",
         "app.cli.keys",
-        "app.cli.jobs",
+        "app.cli.jobs.acting",
+        "app.cli.jobs.following",
+        "app.cli.jobs.looking",
+        "app.cli.jobs.submitting",
         "app.cli.listen",
         "app.cli.pruning",
         "app.cli.subscriptions",
         "app.cli.teams",
+        "app.cli.terminal",
         "app.demo.run",
         "app.faults.report",
         "app.faults.run",

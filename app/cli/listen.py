@@ -14,7 +14,7 @@ from app.cli.terminal import AsJson, run
 from app.clock import timestamp
 from app.deliveries.signing import make_secret
 from app.errors import StartupError
-from app.listen import Event, Forwarder, Outcome, Source, check_secret, read_time
+from app.listen import Event, Forwarder, Outcome, Source, check_secret, open_client, read_time
 
 
 def listen(
@@ -42,7 +42,8 @@ def listen(
     signed_with = check_secret(secret) if secret is not None else make_secret()
 
     async def work() -> None:
-        source = Source(url, key.strip(), types=types, since=since, note=_note)
+        http = open_client(url, key.strip())
+        source = Source(http, url.rstrip("/"), types=types, since=since, note=_note)
         forwarder = Forwarder(forward, signed_with) if forward is not None else None
         if forwarder is not None:
             _note(f"Events are posted to {forward}, signed with the secret {signed_with}")
@@ -55,7 +56,8 @@ def listen(
                 print(_line(event, outcome), file=sys.stderr if as_json else sys.stdout, flush=True)
 
         try:
-            await source.follow(tell)
+            async with http:
+                await source.follow(tell)
         finally:
             if forwarder is not None:
                 await forwarder.close()

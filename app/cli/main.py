@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import typer
@@ -9,12 +10,13 @@ import typer
 from app import serving
 from app.cli import running
 from app.cli.files import files
-from app.cli.jobs import jobs
+from app.cli.jobs.group import jobs
 from app.cli.keys import keys
 from app.cli.listen import listen
 from app.cli.pruning import prune
 from app.cli.subscriptions import subscriptions
 from app.cli.teams import teams
+from app.cli.terminal import printable, tell
 from app.db import OUTAGES, is_outage
 from app.errors import ApiError, StartupError
 
@@ -47,9 +49,13 @@ def main() -> None:
         fail(serving.explain_outage(error))
     except KeyboardInterrupt:
         sys.exit(130)
+    except BrokenPipeError:
+        # Whoever read has had enough, as `head` has. Python would try to write the rest when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
 
 
 def fail(line: str) -> None:
     """Say what is wrong and leave."""
-    print(f"framehook: {' '.join(line.split())}", file=sys.stderr)
+    tell(f"framehook: {printable(line)}")
     sys.exit(1)

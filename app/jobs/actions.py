@@ -116,4 +116,4 @@ async def refresh(ctx: Context, caller: Caller, job_id: UUID) -> dict[str, Any]:
 
 
 def _action(ctx: Context, caller: Caller, job_id: UUID, action: str, **more: str) -> Step:
-    return Step(job_id=job_id, at=ctx.now(), kind="action", source=str(caller.key_id), data={"action": action, **more})
+    return Step(job_id=job_id, at=ctx.now(), kind="action", source=caller.actor, data={"action": action, **more})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 import signal
@@ -12,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.processes.harness import FORK_ALL, KEY, Ended, Program, as_environment, python
+from tests.processes.harness import KEY, Ended, Forks, Program, as_environment, python
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -61,18 +60,17 @@ def launch(start: Callable[..., Program]) -> Callable[..., Program]:
     return lambda *arguments, **settings: start(python("-m", "app", *arguments), settings)
 
 
+@pytest.fixture(scope="session")
+def forks(_ctrl_c_is_heard: None) -> Iterator[Forks]:
+    """What `run` runs commands by; it takes a while to start, and lasts."""
+    forking = Forks()
+    yield forking
+    forking.close()
+
+
 @pytest.fixture
-def run(start: Callable[..., Program], folder: Path) -> Callable[..., list[Ended]]:
+def run(forks: Forks, folder: Path) -> Callable[..., list[Ended]]:
     """Run commands side by side to their ends: `run(("keys list", settings), ("doctor --json", settings))`."""
-
-    def run_all(*commands: tuple[str, Mapping[str, Any]]) -> list[Ended]:
-        order = json.dumps([(shlex.split(command), as_environment(settings)) for command, settings in commands])
-        forks = start(python("-c", FORK_ALL, order), {})
-        assert forks.wait(60) == 0, forks.said
-        codes = json.loads(forks.printed)
-        return [
-            Ended(code, *((folder / f"{number}.{name}").read_text() for name in ("out", "err")))
-            for number, code in enumerate(codes)
-        ]
-
-    return run_all
+    return lambda *commands: forks.run(
+        folder, [(shlex.split(command), as_environment(settings)) for command, settings in commands]
+    )

@@ -6,6 +6,7 @@ import asyncio
 import fcntl
 import json
 import os
+import select
 import signal
 import socket
 import ssl
@@ -39,28 +40,95 @@ MARK = "PROCESS_TEST_MARK"
 NO_TLS = ssl.create_default_context()
 """Made once: httpx would read all certificates for every client anew, and there are many."""
 
-FORK_ALL = """
+FORKS = """
 import json, os, sys
 from app.cli import main as cli
 
-children = {}
-for number, (arguments, settings) in enumerate(json.loads(sys.argv[1])):
-    child = os.fork()
-    if child == 0:
-        for name, descriptor in (("out", 1), ("err", 2)):
-            os.dup2(os.open(f"{number}.{name}", os.O_CREAT | os.O_WRONLY | os.O_TRUNC), descriptor)
-        os.environ |= settings
-        sys.argv = ["framehook", *arguments]
-        cli.main()
-        sys.exit(0)
-    children[child] = number
-codes = {}
-while children:
-    child, status = os.wait()
-    codes[children.pop(child)] = os.waitstatus_to_exitcode(status)
-print(json.dumps([codes[number] for number in sorted(codes)]))
+while order := sys.stdin.readline():
+    children = {}
+    for number, (arguments, folder, environment) in enumerate(json.loads(order)):
+        child = os.fork()
+        if child == 0:
+            os.chdir(folder)
+            os.environ.clear()
+            os.environ |= environment
+            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+            for name, descriptor in (("out", 1), ("err", 2)):
+                os.dup2(os.open(f"{number}.{name}", os.O_CREAT | os.O_WRONLY | os.O_TRUNC), descriptor)
+            sys.argv = ["framehook", *arguments]
+            cli.main()
+            sys.exit(0)
+        children[child] = number
+    codes = {}
+    while children:
+        child, status = os.wait()
+        codes[children.pop(child)] = os.waitstatus_to_exitcode(status)
+    print(json.dumps([codes[number] for number in sorted(codes)]), flush=True)
 """
-"""Most of a command's time is its imports, so commands that run side by side are forks of one that did these."""
+"""Most of a command's time is its imports, so commands that run to their ends are forks of one process that did these."""
+
+FORKS_SECONDS = 100
+
+
+def environment_in(folder: Path, mark: str) -> dict[str, str]:
+    """What every command finds in its environment, whatever the tests were started with."""
+    return {
+        "PATH": os.environ["PATH"],
+        "HOME": str(folder),
+        "PYTHONPATH": str(REPOSITORY),
+        "FRAMEHOOK_LOG_FORMAT": "json",
+        MARK: mark,
+    }
+
+
+class Forks:
+    """Runs commands side by side, each in a fork of a process that has imported everything."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[str] | None = None
+
+    def run(self, folder: Path, commands: Sequence[tuple[Sequence[str], Mapping[str, str]]]) -> list[Ended]:
+        """Run them to their ends in a folder; nothing that they started may be left then."""
+        mark = uuid4().hex
+        order = [(command, str(folder), environment_in(folder, mark) | dict(given)) for command, given in commands]
+        try:
+            codes = self._ask(json.dumps(order))
+        except BaseException:  # a test that is broken off too: what is still to be answered is not the next one's
+            self.close()
+            raise
+        assert not [process for process in psutil.process_iter() if _bears(process, mark)]
+        return [
+            Ended(code, *((folder / f"{number}.{name}").read_text() for name in ("out", "err")))
+            for number, code in enumerate(codes)
+        ]
+
+    def _ask(self, order: str) -> list[int]:
+        if self._process is None:
+            self._process = self._start()
+        assert self._process.stdin
+        assert self._process.stdout
+        print(order, file=self._process.stdin, flush=True)
+        answered, _, _ = select.select([self._process.stdout], [], [], FORKS_SECONDS)
+        assert answered, f"not all commands ended within {FORKS_SECONDS} s"
+        return list(json.loads(self._process.stdout.readline()))
+
+    def _start(self) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            python("-c", FORKS),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY)},
+            text=True,
+            start_new_session=True,
+        )
+
+    def close(self) -> None:
+        """End it, and whatever it has started."""
+        if self._process is None:
+            return
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.communicate()
+        self._process = None
 
 
 class Program:
@@ -69,13 +137,6 @@ class Program:
     def __init__(self, folder: Path, command: Sequence[str], settings: dict[str, str]) -> None:
         self.mark = uuid4().hex
         self._out, self._err = (folder / f"{self.mark}.{name}" for name in ("out", "err"))
-        environment = {
-            "PATH": os.environ["PATH"],
-            "HOME": str(folder),
-            "PYTHONPATH": str(REPOSITORY),
-            "FRAMEHOOK_LOG_FORMAT": "json",
-            MARK: self.mark,
-        }
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self._process = subprocess.Popen(
                 command,
@@ -83,7 +144,7 @@ class Program:
                 stdout=out,
                 stderr=err,
                 cwd=folder,
-                env=environment | settings,
+                env=environment_in(folder, self.mark) | settings,
                 start_new_session=True,
             )
         self.pid = self._process.pid
