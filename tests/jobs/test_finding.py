@@ -119,7 +119,7 @@ def random_job(dice: random.Random, number: int, teams: dict[str, UUID], keys: l
 
 @pytest.fixture
 async def history(database_url: str) -> AsyncIterator[History]:
-    dice = random.Random(20260301)  # noqa: S311 - dice
+    dice = random.Random(20260301)
     database = Database(database_url, pool_size=2)
     teams = {name: uuid4() for name in ("red", "blue", "test")}
     keys = [uuid4() for _ in range(6)]
@@ -198,7 +198,7 @@ async def test_every_filter_finds_what_the_same_filter_in_python_finds(
     """Page by page, each once; with budgets that a page does not reach, and with ones that cut it short."""
     monkeypatch.setattr(finding, "FEW", few)
     monkeypatch.setattr(queries, "MOST_MERGED", merged)
-    dice = random.Random(7)  # noqa: S311 - dice
+    dice = random.Random(7)
     for _ in range(40):
         asked = replace(random_filter(dice, history), limit=dice.choice((1, 7, 100)))
         team_id = dice.choice((None, history.teams["red"], history.teams["test"]))
@@ -231,7 +231,7 @@ async def test_labels_mean_what_they_say_whatever_stands_in_them(history: Histor
     """Each odd text as a key and as a value: the job that has it is found by it, and no other."""
     made = []
     for number, odd in enumerate(ODD):
-        dice = random.Random(number)  # noqa: S311 - dice
+        dice = random.Random(number)
         job = random_job(dice, 0, history.teams, history.keys[:1])
         made.append(job | {"metadata": {"odd": odd, odd[:60]: "key"}, "operation": "images/generate"})
     async with history.db.transaction() as tx:
