@@ -11,7 +11,7 @@ from typing import Final
 from app import partitions
 from app.context import Context
 from app.deliveries import deliver, replay
-from app.jobs import archiving, dispatch, documents, durations, expire, reconcile, upstream
+from app.jobs import archiving, dispatch, documents, durations, expire, indexing, reconcile, upstream
 from app.loop import keep_running
 from app.ops import pruning
 
@@ -43,6 +43,7 @@ LOOPS: Final = (
     Loop("durations", durations.refresh_once, every_seconds=60),
     Loop("overdue", durations.tell_overdue_once, every_seconds=15),
     Loop("upstream", upstream.refresh_once, every_seconds=900),
+    Loop("index_words", indexing.index_words, every_seconds=2),
     Loop("catalog", documents.refresh_once, every_seconds=300),
     Loop("partitions", _ensure_partitions, every_seconds=3600),
     Loop("prune", pruning.prune_once, every_seconds=600),

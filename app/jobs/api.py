@@ -14,6 +14,7 @@ from app.errors import Invalid
 from app.http import caller, context, json_response, read_body
 from app.jobs import actions, reading, waiting
 from app.jobs.bodies import LARGEST_BODY, check_idempotency_key
+from app.jobs.filters import JobFilter
 from app.jobs.submit import submit
 from app.jobs.waiting import Wish
 from app.models.jobs import Status
@@ -110,7 +111,7 @@ async def list_jobs(request: Request) -> Response:
     meanwhile. `include_models=true` adds the models that have been used.
     """
     who = await caller(request, "read", "ops")
-    asked = reading.JobFilter.parse(request.query_params)
+    asked = JobFilter.parse(request.query_params)
     return json_response(await reading.list_jobs(context(request), who, asked))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -18,21 +18,18 @@ from app.clock import timestamp
 from app.context import SANDBOX, Context
 from app.db import AnyRow
 from app.errors import Forbidden, Invalid, NotFound
+from app.jobs.filters import ALL_TEAMS, JobFilter
+from app.jobs.finding import find_jobs
 from app.jobs.outputs import shape_outputs
 from app.jobs.queries import reading
-from app.models.jobs import FINAL, STATUSES
+from app.models.jobs import FINAL
 from app.notify import wait
-from app.paging import Cursor, find_id, parse_id, read_limit
+from app.paging import parse_id
 from app.teams.queries.teams import find_team_id
 
 LONGEST_WAIT_SECONDS: Final = 300
 LOOK_AGAIN_SECONDS: Final = 5.0
 """How long a waiting reader relies on nudges before it looks by itself."""
-
-ALL_TEAMS: Final = "*"
-
-DEFAULT_LIMIT: Final = 20
-LARGEST_LIMIT: Final = 100
 
 
 def is_over(row: AnyRow) -> bool:
@@ -78,93 +75,30 @@ async def show(ctx: Context, caller: Caller, job_id: UUID) -> dict[str, Any]:
     return shape_job(row, await view(ctx))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobFilter:
-    """Apiframe's parameters of `GET /v2/jobs` and ours, checked. `team` is a name, or `*` for all teams."""
-
-    status: str | None = None
-    model: str | None = None
-    operation: str | None = None
-    team: str | None = None
-    overdue: bool = False
-    limit: int = DEFAULT_LIMIT
-    cursor: Cursor | None = None
-    whole_team: bool = False
-    search: UUID | None = None
-    include_models: bool = False
-
-    @classmethod
-    def parse(cls, query: Mapping[str, str]) -> JobFilter:
-        """Read the query string; raise Invalid with every fault that was found. Unknown parameters are left alone."""
-        faults: dict[str, list[str]] = {}
-        limit = read_limit(query, faults, default=DEFAULT_LIMIT, largest=LARGEST_LIMIT)
-        for name, allowed in _CHOICES.items():
-            if name in query and query[name] not in allowed:
-                faults[name] = [f"Must be one of {', '.join(allowed)}"]
-        search = find_id(query.get("search"))
-        if "search" in query and search is None:
-            faults["search"] = ["Expected a job id"]
-        for name in ("model", "operation", "team"):
-            if "\0" in query.get(name, ""):
-                faults[name] = ["Must not contain a NUL character"]
-        if faults:
-            raise Invalid(details=faults)
-        return cls(
-            status=query.get("status"),
-            model=query.get("model"),
-            operation=query.get("operation"),
-            team=query.get("team"),
-            overdue=query.get("overdue") == "true",
-            limit=limit,
-            cursor=Cursor.parse(query["cursor"]) if "cursor" in query else None,
-            whole_team=query.get("scope", "team" if "team" in query else "user") == "team",
-            search=search,
-            include_models=query.get("include_models") == "true",
-        )
-
-
-_CHOICES: Final[dict[str, tuple[str, ...]]] = {
-    "status": STATUSES,
-    "scope": ("user", "team"),
-    "include_models": ("true", "false"),
-    "overdue": ("true", "false"),
-}
-
-
 async def list_jobs(ctx: Context, caller: Caller, asked: JobFilter) -> dict[str, Any]:
     """A page of jobs, newest first: this key's, or with `scope=team` the whole team's, or another team's.
 
     Raises Forbidden where the caller may not see that team, Invalid where there is none of that name.
     """
-    now = ctx.now()
+    key_id = None if asked.whole_team else caller.key_id
     async with ctx.db.reading() as connection:
-        team_id = await _identify_team(connection, caller, asked.team)
-        rows = await reading.list_jobs(
-            connection,
-            team_id=team_id,
-            equal={
-                "key_id": None if asked.whole_team else caller.key_id,
-                "status": asked.status,
-                "model": asked.model,
-                "operation": asked.operation,
-            },
-            search=asked.search,
-            overdue_at=now if asked.overdue else None,
-            after=asked.cursor,
-            limit=asked.limit + 1,
-        )
+        team_id = await identify_team(connection, caller, asked.team)
+        found = await find_jobs(connection, asked, team_id=team_id, key_id=key_id, now=ctx.now())
         models = await reading.list_models(connection, team_id) if asked.include_models else None
-    page, more, seen = rows[: asked.limit], len(rows) > asked.limit, await view(ctx)
+    seen = await view(ctx)
     answer: dict[str, Any] = {
-        "jobs": [shape_job(row, seen) for row in page],
-        "nextCursor": str(Cursor(page[-1].created_at, page[-1].id)) if more else None,
-        "hasMore": more,
+        "jobs": [shape_job(row, seen) for row in found.rows],
+        "nextCursor": str(found.cursor) if found.cursor else None,
+        "hasMore": found.cursor is not None,
     }
     return answer if models is None else answer | {"models": models}
 
 
-async def _identify_team(connection: AsyncConnection, caller: Caller, name: str | None) -> UUID | None:
-    """The team whose jobs are asked for: the caller's own unless another is named; None means all of them."""
+async def identify_team(connection: AsyncConnection, caller: Caller, name: str | None) -> UUID | None:
+    """The team whose jobs are asked for: the caller's own unless another is named; None means all of them.
+
+    Raises Forbidden where the caller may not see that team, Invalid where there is none of that name.
+    """
     if name is None or name == caller.team:
         return caller.team_id
     if not caller.sees_all:

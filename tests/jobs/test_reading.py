@@ -16,7 +16,8 @@ from sqlalchemy import event, text
 
 from app.clock import SettableClock
 from app.jobs import dispatch
-from app.jobs.queries import reading as queries
+from app.jobs.filters import JobFilter
+from app.jobs.finding import find_jobs
 from app.paging import Cursor
 from app.simulator.server import RunningSimulator
 from tests.harness import FLUX, Caller, Service, books, eventually, refused, tell
@@ -311,7 +312,7 @@ async def test_a_query_that_makes_no_sense_is_refused_by_its_name(quiet: Service
     await fill(quiet.caller, 1)
     wrong = {
         "limit": ("0", "101", "-1", "1.5", "x", "", "1e1", "9" * 30, "\u0661"),
-        "status": ("DONE", "queued", "", "QUEUED,FAILED", "\0"),
+        "status": ("DONE", "queued", "", "QUEUED,DONE", "QUEUED,", "\0"),
         "scope": ("all", "", "USER", "admin"),
         "search": ("x", "", "01987c5e", "\0"),
         "include_models": ("1", "", "True", "yes"),
@@ -518,20 +519,20 @@ async def test_other_teams_jobs_are_not_listed_for_anybody_else(quiet: Service) 
     assert await ids(colleague, team="tests", scope="user") == []
 
 
-async def plan_of(service: Service, team_id: UUID | None, **wanted: Any) -> str:
-    """How PostgreSQL would find a page of jobs: the same call, with EXPLAIN before what it sends."""
+async def plan_of(service: Service, team_id: UUID | None, asked: JobFilter) -> str:
+    """How PostgreSQL found a page of jobs: what was sent for it, sent again with EXPLAIN before."""
+    sent = []
 
-    def explain(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> tuple[str, Any]:
-        return f"EXPLAIN {statement}", parameters
+    def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        sent.append((statement, parameters))
 
     engine = service.ctx.db.engine.sync_engine
-    event.listen(engine, "before_cursor_execute", explain, retval=True)
-    try:
-        async with service.ctx.db.reading() as connection:
-            rows = await queries.list_jobs(connection, team_id=team_id, equal={}, limit=21, **wanted)
-    finally:
-        event.remove(engine, "before_cursor_execute", explain)
-    return "\n".join(row[0] for row in rows)
+    event.listen(engine, "before_cursor_execute", note)
+    async with service.ctx.db.reading() as connection:
+        await find_jobs(connection, asked, team_id=team_id, key_id=None, now=service.ctx.now())
+        event.remove(engine, "before_cursor_execute", note)
+        plans = [await connection.exec_driver_sql(f"EXPLAIN {statement}", given) for statement, given in sent]
+        return "\n".join(row[0] for plan in plans for row in plan)
 
 
 async def test_pages_are_found_by_their_indexes_however_long_the_history(quiet: Service) -> None:
@@ -556,8 +557,8 @@ async def test_pages_are_found_by_their_indexes_however_long_the_history(quiet: 
     team_id = (await quiet.job(job_id)).team_id
 
     for team in (team_id, None):
-        history = await plan_of(quiet, team)
-        overdue = await plan_of(quiet, team, overdue_at=quiet.ctx.now())
+        history = await plan_of(quiet, team, JobFilter())
+        overdue = await plan_of(quiet, team, JobFilter(overdue=True))
         assert "ix_jobs_team_history" in history
         assert "ix_jobs_overdue" in overdue
         assert "Seq Scan on jobs" not in history + overdue

@@ -1,17 +1,14 @@
-"""SQL of reading: one job by id, and the history by keyset over (created_at, id)."""
+"""SQL of reading: one job by id, what the job object is made of, and the models in use."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import datetime
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db import AnyRow
-from app.paging import Cursor
 
 JOB_COLUMNS: Final = """id, operation, model, status, progress, error, error_code, credit_cost, created_at, completed_at,
     retry_of, upstream_account, CAST(result AS text), CAST(input AS text), CAST(metadata AS text),
@@ -51,48 +48,6 @@ _FIND: Final = text(
 async def find_job(connection: AsyncConnection, team_id: UUID | None, job_id: UUID) -> AnyRow | None:
     """A job of this team, or with None of any team; None if there is no such job."""
     return (await connection.execute(_FIND, {"id": job_id, "team_id": team_id})).one_or_none()
-
-
-async def list_jobs(
-    connection: AsyncConnection,
-    *,
-    team_id: UUID | None,
-    equal: Mapping[str, object],
-    search: UUID | None = None,
-    overdue_at: datetime | None = None,
-    after: Cursor | None = None,
-    limit: int,
-) -> Sequence[AnyRow]:
-    """The jobs of a team, or with None of all teams, newest first, after the cursor; only those that match.
-
-    `equal` holds columns and the values that they must have, None for any value. `search` is an id in either world:
-    ours or the upstream's. `overdue_at` leaves those that were overdue at that time.
-    """
-    wanted = {column: value for column, value in equal.items() if value is not None}
-    parameters: dict[str, Any] = wanted | {"limit": limit}
-    conditions = ["team_id = teams.id" if team_id is None else "team_id = :team_id"]
-    conditions += [f"{column} = :{column}" for column in wanted]
-    if team_id is not None:
-        parameters["team_id"] = team_id
-    if search is not None:
-        conditions.append("(id = :search OR upstream_id = :search_text)")
-        parameters |= {"search": search, "search_text": str(search)}
-    if overdue_at is not None:
-        conditions.append(OVERDUE)
-        parameters["now"] = overdue_at
-    if after is not None:
-        conditions.append("(created_at, id) < (:after_time, :after_id)")
-        parameters |= {"after_time": after.created_at, "after_id": after.id}
-    return (await connection.execute(text(_page(conditions, all_teams=team_id is None)), parameters)).all()
-
-
-def _page(conditions: Sequence[str], *, all_teams: bool) -> str:
-    """The statement for a page. That of all teams is merged from one page of each, by the index on a team's history."""
-    order = "ORDER BY page.created_at DESC, page.id DESC LIMIT :limit"
-    page = f"SELECT * FROM jobs AS page WHERE {' AND '.join(conditions)} {order}"  # noqa: S608 - all parts are ours
-    if all_teams:
-        page = f"SELECT page.* FROM teams CROSS JOIN LATERAL ({page}) AS page WHERE test_of IS NULL {order}"  # noqa: S608
-    return f"SELECT {JOB_COLUMNS} FROM ({page}) AS page {order}"  # noqa: S608
 
 
 _MODELS: Final = text(
