@@ -104,7 +104,9 @@ class Context:
         self.failures: Counter[str] = Counter()  # submissions in a row without a clear answer, by upstream key
         self.in_hand: Counter[tuple[bool, str]] = Counter()  # deliveries being made, by lane and target
         self.hanging: set[str] = set()  # targets whose last delivery got no answer in time
-        self.fetching: dict[UUID, UUID | None] = {}  # result files that are being fetched, and their jobs
+        self.fetching: dict[
+            str, UUID | None
+        ] = {}  # result files that are being fetched, by their objects, and their jobs
         self.condemned_after = UUID(int=0)  # the deleted file whose objects were the last to be removed, or tried to
         self.looking = asyncio.Semaphore(1)  # pictures are looked at one after another
 

@@ -93,14 +93,14 @@ async def _start_claimed(ctx: Context) -> list[asyncio.Task[None]]:
         claimed = await fetching.claim_files(
             tx, places=places, share=SHARE, busy=_busy(ctx), now=now, until=now + LEASE
         )
-    ctx.fetching |= {row.id: row.job_id for row in claimed}
+    ctx.fetching |= {_name(row): row.job_id for row in claimed}
     return [ctx.start(_archive(ctx, row)) for row in claimed]
 
 
 async def _archive(ctx: Context, claimed: AnyRow) -> None:
     """Fetch one claimed file, unless it is to be given up, and record what came of it."""
     assert ctx.objects is not None
-    name = object_name(claimed.id, claimed.completed_at, claimed.attempt_count)
+    name = _name(claimed)
     try:
         hopeless = _give_up(claimed, ctx.now())
         fetched = (
@@ -112,11 +112,16 @@ async def _archive(ctx: Context, claimed: AnyRow) -> None:
         await discard_unneeded(ctx, claimed, [*_leftovers(claimed), name])
     finally:
         was_full = len(ctx.fetching) >= PLACES or _busy(ctx)[claimed.job_id] >= SHARE
-        ctx.fetching.pop(claimed.id)
+        del ctx.fetching[name]
         if was_full:
             ctx.notify.nudge(["archive"])
     if fetched is not None:
         _tell(ctx, fetched)
+
+
+def _name(claimed: AnyRow) -> str:
+    """What this attempt's object is called: an attempt that lost its lease may still run here beside the next one."""
+    return object_name(claimed.id, claimed.completed_at, claimed.attempt_count)
 
 
 def _busy(ctx: Context) -> Counter[UUID]:

@@ -347,6 +347,24 @@ async def test_a_lease_that_was_lost_stores_and_records_nothing(
     assert await archive.place.unfinished() == []
 
 
+async def test_two_attempts_of_one_process_at_a_file_are_counted_apart(archive: Archive, source: Source) -> None:
+    """As when this process was busy for longer than the lease of the first, which it does not know yet."""
+    gate = Gate(after=100_000)
+    film = Film(200_000)
+    job_id = await archive.job({"videoUrl": source.serve("film.mp4", film, gate=gate)})
+    await asyncio.wait_for(gate.reached.wait(), 15)
+    ctx = archive.service.ctx
+    async with ctx.db.transaction() as tx:
+        await tx.exec_driver_sql("UPDATE files SET due_at = now()")
+    ctx.notify.nudge(["archive"])
+    await eventually(lambda: asyncio.sleep(0, len(ctx.fetching)), lambda count: count == 2)
+    gate.released.set()
+    job = await archive.settled(job_id)
+    assert job["files"][0]["sha256"] == film.sha256
+    await eventually(lambda: asyncio.sleep(0, ctx.fetching), lambda fetching: not fetching)
+    assert len(await archive.place.names()) == 1
+
+
 async def test_stopping_does_not_wait_for_a_long_download(
     database_url: str, simulate: Simulate, place: Place, source: Source
 ) -> None:

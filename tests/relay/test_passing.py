@@ -39,7 +39,7 @@ async def test_models_are_listed_with_and_without_a_key(quiet: Service, fits: Fi
 
 @pytest.mark.parametrize("chunked", [False, True])
 async def test_an_upload_arrives_byte_for_byte(quiet: Service, fits: Fits, *, chunked: bool) -> None:
-    content = FILM + random.Random(7).randbytes(3_000_000)  # noqa: S311 - to be the same again
+    content = FILM + random.Random(7).randbytes(3_000_000)
     body = form("file", content)
     answer = await quiet.caller.http.post("/v2/uploads", content=slowly(body) if chunked else body, headers=FORM)
     assert answer.status_code == 201, answer.text
