@@ -22,6 +22,7 @@ webhook (`webhooks/`) or is asked (`jobs/reconcile`), and every word it says goe
     events             the log that subscribers read: appended in order, read without gaps, by pages or as a stream
     teams              teams, what they may do, API keys, the audit log
     http auth paging   what every route needs, who calls, and how far a list has been read
+    exports            lists of any length, as files
     context            what is handed down instead of globals
     apiframe           the only place that spells the upstream's wire format
     outbound           the only way to addresses that others gave us

@@ -30,7 +30,7 @@ LAYERS: Final = (
     ("deliveries",),
     ("events",),
     ("teams",),
-    ("http",),  # what every route needs, the caller among it: above `auth`
+    ("http", "exports"),  # what every route needs, the caller among it: above `auth`
     ("auth", "paging"),
     ("context",),
     ("apiframe", "outbound", "objects", "loop"),  # the ways out: to the upstream, to everyone else, to the storage

@@ -12,6 +12,7 @@ from app.events.asking import FeedQuery, StreamQuery
 from app.events.feed import EventFilter
 from app.events.stream import EventStream, tail
 from app.events.tickets import GOOD_FOR, identify_by, make_ticket
+from app.exports import export, read_most, wanted_format
 from app.http import caller, context, json_response
 
 
@@ -22,13 +23,20 @@ async def list_events(request: Request) -> Response:
     `nextCursor` of the page before. No event is missed or repeated on the way, whatever happens meanwhile. With
     `?wait=SECONDS` (at most 60) the answer comes as soon as there is something on it, or then. `types` is a
     comma-separated list such as `job.completed,job.failed` or `job.*`. 410: what follows the cursor is not kept any more;
-    `oldestCursor` is the oldest that is good.
+    `oldestCursor` is the oldest that is good. With `format=csv`, `format=jsonl` or such an `Accept`, all up to now come as a
+    file, or `limit` of them.
     """
 
     async def identify() -> Caller:
         return await caller(request, "subscribe", "ops")
 
     await identify()
+    if (wanted := wanted_format(request)) is not None:
+        query = dict(request.query_params)
+        most = read_most(query)
+        query.pop("limit", None)
+        pages = feed.list_pages(context(request), identify, FeedQuery.parse(query), most=most)
+        return await export(wanted, "events", feed.COLUMNS, pages)
     asked = FeedQuery.parse(request.query_params)
     return json_response(await feed.poll(context(request), identify, asked))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
@@ -15,9 +15,10 @@ from app.auth import Caller
 from app.clock import timestamp
 from app.context import Context
 from app.db import AnyRow
-from app.errors import Gone, Invalid
+from app.errors import Gone, Invalid, Unavailable
 from app.events import queries
 from app.events.asking import FeedQuery
+from app.exports import PAGE
 from app.notify import wait
 
 LOOK_AGAIN_SECONDS: Final = 5.0
@@ -122,6 +123,33 @@ async def poll(
             if page.events or left <= 0 or ctx.closing.is_set():
                 return _shape_page(page)
             await wait(nudged, min(left, LOOK_AGAIN_SECONDS))
+
+
+async def list_pages(
+    ctx: Context, identify: Callable[[], Awaitable[Caller]], asked: FeedQuery, *, most: int | None
+) -> AsyncGenerator[list[dict[str, Any]], None]:
+    """The events that the caller may see up to the log's head as it is now, with their jobs and teams, `most` at most.
+
+    The caller is identified anew for each page, so that revoking its key ends it. Raises as `find_place` does, and
+    Unavailable where this process is to stop.
+    """
+    async with ctx.db.reading() as connection:
+        place = await find_place(connection, asked.after)
+    cursor, left = place.head if asked.latest else place.cursor, most
+    while cursor < place.head and (left is None or left > 0):
+        wanted = EventFilter.of(await identify(), asked.types)
+        if ctx.closing.is_set():
+            raise Unavailable("This process is about to stop")
+        async with ctx.db.reading() as connection:
+            page = await read(connection, cursor, wanted, limit=PAGE if left is None else min(PAGE, left))
+        events = [row for row in page.events if row.sequence <= place.head]
+        yield [shape_event(row) | {"jobId": row.job_id, "teamId": row.team_id} for row in events]
+        cursor = page.cursor
+        left = None if left is None else left - len(events)
+
+
+COLUMNS: Final = ("sequence", "id", "type", "timestamp", "jobId", "teamId", "data")
+"""Of an exported event."""
 
 
 def _shape_page(page: Page) -> dict[str, Any]:

@@ -11,8 +11,9 @@ from app.apiframe import operations
 from app.auth import Caller
 from app.context import SANDBOX, Context
 from app.errors import Invalid
+from app.exports import Format, export, read_most, wanted_format
 from app.http import caller, context, json_response, read_body
-from app.jobs import actions, reading, waiting
+from app.jobs import actions, exporting, reading, waiting
 from app.jobs.bodies import LARGEST_BODY, check_idempotency_key
 from app.jobs.filters import JobFilter
 from app.jobs.submit import submit
@@ -105,14 +106,35 @@ async def get_job(request: Request) -> Response:
 async def list_jobs(request: Request) -> Response:
     """List jobs, newest first: those of this key, or with `scope=team` of the whole team.
 
-    `status`, `model`, `operation`, `search` (a job id, ours or the upstream's) and `overdue=true` (those under way that
-    take longer than 99 in 100 of their model) filter. With the scope `ops`, `team` names another team, or all of them by
-    `*`. `limit` is 1 to 100; `cursor` takes the `nextCursor` of the page before. Pages are stable whatever is submitted
-    meanwhile. `include_models=true` adds the models that have been used.
+    `status` (one, or several with commas between them), `model`, `operation`, `errorCode`, `createdAfter` (from then on),
+    `createdBefore`, `metadata.KEY=VALUE` and `overdue=true` (those under way that take longer than 99 in 100 of their model)
+    filter. `q` finds words of the prompt, lyrics or title, a moment after the submission: all of them, "in this order", one
+    OR the other, or -without it. `search`, or a `q` that is an id, finds a job by its id, ours or the upstream's. With the
+    scope `ops`, `team` names another team, or all of them by `*`.
+
+    `limit` is 1 to 100; `cursor` takes the `nextCursor` of the page before. Pages are stable whatever is submitted
+    meanwhile. A page may be short, or empty, and have `hasMore: true`: no more than so many jobs are looked at for it, and
+    the next page looks further. `include_models=true` adds the models that have been used.
+
+    With `format=csv`, `format=jsonl` or such an `Accept`, all that match come as a file, or `limit` of them.
     """
     who = await caller(request, "read", "ops")
+    if (wanted := wanted_format(request)) is not None:
+        return await _export(request, wanted)
     asked = JobFilter.parse(request.query_params)
     return json_response(await reading.list_jobs(context(request), who, asked))
+
+
+async def _export(request: Request, wanted: Format) -> Response:
+    query = dict(request.query_params)
+    most = read_most(query)
+    query.pop("limit", None)
+
+    async def identify() -> Caller:
+        return await caller(request, "read", "ops")
+
+    pages = exporting.list_pages(context(request), identify, JobFilter.parse(query), most=most)
+    return await export(wanted, "jobs", exporting.COLUMNS, pages)
 
 
 async def cancel_job(request: Request) -> Response:

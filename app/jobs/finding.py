@@ -59,7 +59,7 @@ async def find_jobs(
 ) -> Found:
     """The jobs of a team, or with None of all teams that are no test teams, that match; of one key where it is given.
 
-    A row is the job object's, with `team_id`, `key_id`, `upstream_id` and `overdue_at` besides.
+    A row is the job object's, with `team_id`, `team` (its name), `key_id`, `upstream_id` and `overdue_at` besides.
     """
     ids, cursor, edge = await _find(connection, asked, team_id=team_id, key_id=key_id, now=now, budget=budget)
     return Found(await queries.list_found(connection, ids), cursor, edge)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -82,18 +80,3 @@ def _sums(row: Any) -> dict[str, int]:
 def _shape_budget(row: Any) -> dict[str, Any]:
     left = None if row.budget is None else max(row.budget - row.reserved - row.spent, 0)
     return {"limit": row.budget, "reserved": row.reserved, "spent": row.spent, "available": left}
-
-
-def as_csv(usage: Mapping[str, Any], groups: Sequence[str]) -> str:
-    """The groups as CSV with a header line (RFC 4180). A cell that a spreadsheet would compute is told to be text."""
-    file = io.StringIO()
-    writer = csv.writer(file)
-    writer.writerow([*groups, "jobs", "credits"])
-    for each in usage["groups"]:
-        writer.writerow([*(_cell(each[group]) for group in groups), each["jobs"], each["credits"]])
-    return file.getvalue()
-
-
-def _cell(value: str) -> str:
-    """Names are others' words: one that begins like a formula is not to become one (OWASP, CSV injection)."""
-    return f"'{value}" if value[:1] in ("=", "+", "-", "@", "\t", "\r") else value

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from starlette.requests import Request
 from starlette.responses import Response
 
+from app.exports import export_page, wanted_format
 from app.http import caller, context, json_response
-from app.teams.usage import Asked, as_csv, read_usage
-
-CSV: Final = "text/csv"
+from app.teams.usage import Asked, read_usage
 
 
 async def get_usage(request: Request) -> Response:
@@ -18,13 +15,14 @@ async def get_usage(request: Request) -> Response:
 
     `group_by` takes some of `team`, `model`, `operation` and `day` (UTC), with commas between them. `from` and `to` are
     dates or times; the default is this month so far. With the scope `ops`, `team` names another team, or all by `*`. With
-    `format=csv` or `Accept: text/csv` the groups come as CSV. A job counts when it is settled: at its end.
+    `format=csv`, `format=jsonl` or such an `Accept` the groups come as a file. A job counts when it is settled: at its end.
     """
     who = await caller(request, "read", "ops")
     ctx = context(request)
     asked = Asked.parse(request.query_params, ctx.now())
+    wanted = wanted_format(request)
     usage = await read_usage(ctx, who, asked)
-    if request.query_params.get("format") == "csv" or request.headers.get("accept", "").startswith(CSV):
-        name = f'attachment; filename="usage-{asked.begins_at:%Y%m%d}-{asked.ends_at:%Y%m%d}.csv"'
-        return Response(as_csv(usage, asked.groups), media_type=CSV, headers={"Content-Disposition": name})
+    if wanted is not None:
+        name = f"usage-{asked.begins_at:%Y%m%d}-{asked.ends_at:%Y%m%d}"
+        return export_page(wanted, name, (*asked.groups, "jobs", "credits"), usage["groups"])
     return json_response(usage)

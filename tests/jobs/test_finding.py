@@ -30,7 +30,12 @@ MODELS: Final = ("flux", "kling-2.6", "suno")
 OPERATIONS: Final = ("images/generate", "videos/edit")
 CODES: Final = ("upstream_failed", "submission_unknown")
 WORDS: Final = ("red", "castle", "storm", "Zebra", "héron")
-METADATA: Final = ({}, {"shot": "12"}, {"shot": 12, "it's": "a\\b'c"}, {"shot": "1", "ok": True})
+METADATA: Final[tuple[dict[str, Any], ...]] = (
+    {},
+    {"shot": "12"},
+    {"shot": 12, "it's": "a\\b'c"},
+    {"shot": "1", "ok": True},
+)
 ODD: Final = (
     "'",
     "\\",

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.teams.usage import Asked, as_csv
+from app.exports import as_csv
+from app.teams.usage import Asked
 from tests.harness import Caller, Service, refused
 
 DAY = datetime(2026, 11, 3, 12, tzinfo=UTC)
@@ -140,7 +141,7 @@ async def test_a_question_that_makes_no_sense_is_refused(quiet: Service, query: 
 
 @given(st.lists(st.text(min_size=1), min_size=1))
 def test_no_name_becomes_a_formula_or_breaks_a_line_of_csv(names: list[str]) -> None:
-    text = as_csv({"groups": [{"model": name, "jobs": 1, "credits": 2} for name in names]}, ["model"])
+    text = as_csv(["model", "jobs", "credits"], [{"model": name, "jobs": 1, "credits": 2} for name in names])
     rows = list(csv.reader(io.StringIO(text, newline="")))
     assert len(rows) == len(names) + 1
     for row, name in zip(rows[1:], names, strict=True):

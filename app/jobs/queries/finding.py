@@ -14,7 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.db import AnyRow
 from app.jobs.queries.reading import JOB_COLUMNS
 
-FOUND_COLUMNS: Final = f"{JOB_COLUMNS}, team_id, key_id, upstream_id, overdue_at"
+FOUND_COLUMNS: Final = f"""{JOB_COLUMNS}, team_id, key_id, upstream_id, overdue_at,
+    (SELECT name FROM teams WHERE teams.id = team_id) AS team"""  # noqa: S608 - a constant of ours
 
 ORDER: Final = "ORDER BY created_at DESC, id DESC"
 
