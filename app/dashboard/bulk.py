@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime
 from typing import Final
 from urllib.parse import urlencode
 from uuid import UUID, uuid4
@@ -11,14 +10,13 @@ from uuid import UUID, uuid4
 from starlette.datastructures import QueryParams
 from starlette.responses import Response
 
-from app.dashboard.jobs import MOST_TEAMS, as_query, read_filter, shape_row
+from app.dashboard.jobs import as_query, read_filter, shape_row
 from app.dashboard.visits import Visit
 from app.errors import Invalid
 from app.jobs import bulk
 from app.jobs.bulk import MOST_AT_ONCE, Action, Selection
 from app.jobs.queries.finding import list_found
 from app.paging import Cursor, find_id, read_time
-from app.teams.queries.teams import list_teams
 
 SAMPLE: Final = 20
 
@@ -37,11 +35,10 @@ async def preview(visit: Visit) -> Response:
     now = visit.ctx.now()
     async with visit.ctx.db.reading() as connection:
         sample = await list_found(connection, plan.todo[:SAMPLE])
-        names = {row.id: row.name for row in await list_teams(connection, after=None, limit=MOST_TEAMS)}
     return visit.render(
         "bulk.html",
         plan=plan,
-        rows=[shape_row(row, names, now) for row in sample],
+        rows=[shape_row(row, now) for row in sample],
         most=MOST_AT_ONCE,
         label=_NAMES[action][0],
         back=_back(chosen),
@@ -94,10 +91,6 @@ def _back(chosen: Selection) -> str:
 
 def _fields(action: Action, chosen: Selection, bulk_id: UUID, cursor: Cursor | None) -> dict[str, str]:
     """What the next form carries on: the time of the first look stays, whatever comes after it."""
-    fields = {"action": action, "filter": urlencode(as_query(chosen.asked)), "before": _exact(chosen.before)}
+    fields = {"action": action, "filter": urlencode(as_query(chosen.asked)), "before": chosen.before.isoformat()}
     fields |= {"bulk": str(bulk_id), "cursor": str(cursor) if cursor else ""}
     return fields if chosen.ids else fields | {"all": "1"}
-
-
-def _exact(time: datetime) -> str:
-    return time.isoformat()

@@ -15,8 +15,11 @@ from starlette.responses import RedirectResponse, Response
 
 from app.apiframe.operations import OPERATIONS
 from app.dashboard.job import summary
+from app.dashboard.sessions import identify
 from app.dashboard.visits import Visit
 from app.db import AnyRow
+from app.exports import Format, export
+from app.jobs.exporting import COLUMNS, list_pages
 from app.jobs.filters import ALL_TEAMS, METADATA, JobFilter
 from app.jobs.finding import find_jobs
 from app.jobs.queries.reading import list_models
@@ -57,11 +60,10 @@ async def show_jobs(visit: Visit) -> Response:
         page = await find_jobs(connection, asked, team_id=team_id, key_id=None, now=now)
         models = await list_models(connection, team_id)
         teams = await list_teams(connection, after=None, limit=MOST_TEAMS)
-    names = {row.id: row.name for row in teams}
     given = as_query(asked)
     return visit.render(
         "jobs.html",
-        rows=[shape_row(row, names, now) for row in page.rows],
+        rows=[shape_row(row, now) for row in page.rows],
         asked=asked,
         given=given,
         encoded=urlencode(given),
@@ -76,6 +78,22 @@ async def show_jobs(visit: Visit) -> Response:
         newest=f"/ops/jobs?{urlencode(given)}" if asked.cursor else None,
         older=f"/ops/jobs?{urlencode(given | {'cursor': str(page.cursor)})}" if page.cursor else None,
     )
+
+
+async def export_csv(visit: Visit) -> Response:
+    """All that match, as a table."""
+    return await _export(visit, "csv")
+
+
+async def export_jsonl(visit: Visit) -> Response:
+    """All that match, a line of JSON for each."""
+    return await _export(visit, "jsonl")
+
+
+async def _export(visit: Visit, wanted: Format) -> Response:
+    asked = read_filter(visit.request.query_params)
+    pages = list_pages(visit.ctx, lambda: identify(visit.request), asked, most=None)
+    return await export(wanted, "jobs", COLUMNS, pages)
 
 
 def read_filter(query: QueryParams) -> JobFilter:
@@ -103,14 +121,13 @@ def as_query(asked: JobFilter) -> dict[str, str]:
     }
 
 
-def shape_row(row: AnyRow, teams: Mapping[UUID, str], now: datetime) -> dict[str, Any]:
+def shape_row(row: AnyRow, now: datetime) -> dict[str, Any]:
     """What the list tells of a job."""
     files = msgspec.json.decode(row.files) if row.files else []
     pictures = [file["id"] for file in files if file["status"] == "stored" and file["thumbnail"]]
     over = row.completed_at is not None
     return {
         "row": row,
-        "team": teams.get(row.team_id, ""),
         "thumbnail": f"/ops/files/{pictures[0]}/thumbnail" if pictures else None,
         "summary": summary(msgspec.json.decode(row.input)),
         "overdue": not over and row.overdue_at is not None and row.overdue_at <= now,

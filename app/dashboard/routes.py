@@ -16,6 +16,8 @@ from app.errors import NotFound
 PAGES: Final[tuple[tuple[str, Page], ...]] = (
     ("/ops", overview.show_overview),
     ("/ops/jobs", jobs.show_jobs),
+    ("/ops/jobs.csv", jobs.export_csv),
+    ("/ops/jobs.jsonl", jobs.export_jsonl),
     ("/ops/jobs/{job_id}", job.show_job),
     ("/ops/files/{file_id}", files.show_file),
     ("/ops/files/{file_id}/thumbnail", files.show_thumbnail),
