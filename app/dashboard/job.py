@@ -11,7 +11,7 @@ from uuid import UUID
 import msgspec
 from starlette.responses import RedirectResponse, Response
 
-from app.dashboard import commands
+from app.dashboard import commands, words
 from app.dashboard.timeline import lay_out
 from app.dashboard.visits import Visit
 from app.deliveries.replay import redeliver
@@ -21,6 +21,9 @@ from app.ops.closely import Closeup, look_closely
 from app.paging import find_id, parse_id
 
 LONGEST_SUMMARY: Final = 300
+
+LONGEST_JSON: Final = 100_000
+"""Characters of an input or a result that a page shows; all of it is in an export."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +56,11 @@ async def show_job(visit: Visit) -> Response:
         unkept=_unkept(seen),
         purged_after=PURGED_AFTER,
         moments=lay_out(seen),
+        result=_readable(seen.job["result"]) if seen.job["result"] is not None else None,
+        input=_readable(seen.job["input"]),
         callback=msgspec.json.decode(seen.details.callback) if seen.details.callback else None,
         summary=summary(body),
-        command=commands.submission(visit.ctx.settings.base_url, seen.job["operation"], body),
+        command=_command(visit, seen, body),
         queue=_between(seen.details.created_at, seen.details.accepted_at),
         generation=_between(seen.details.accepted_at, seen.details.completed_at),
     )
@@ -153,6 +158,18 @@ def _body(seen: Closeup) -> dict[str, Any]:
     if callback is not None:
         more |= {"webhook_url": callback["url"], "webhookEvents": callback["events"]}
     return body | {name: value for name, value in more.items() if value}
+
+
+def _readable(value: Any) -> tuple[str, bool]:
+    """JSON to read, and whether it was too much for a page: pictures may be in it as text."""
+    text = words.pretty(value)
+    return text[:LONGEST_JSON], len(text) > LONGEST_JSON
+
+
+def _command(visit: Visit, seen: Closeup, body: Mapping[str, Any]) -> str | None:
+    """How to submit the job again; None where that is too much for a page."""
+    command = commands.submission(visit.ctx.settings.base_url, seen.job["operation"], body)
+    return command if len(command) <= LONGEST_JSON else None
 
 
 def _between(start: datetime | None, end: datetime | None) -> float | None:

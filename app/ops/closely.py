@@ -22,7 +22,7 @@ from app.ops.trace import CLOCKS_DIFFER, trace_job
 from app.webhooks.queries import list_bodies
 
 MOST_BODIES: Final = 100
-LONGEST_BODY: Final = 20_000
+LONGEST_BODY: Final = 8_000
 """Of a job with more webhooks, or larger ones, the newest bodies and their beginnings are shown."""
 
 

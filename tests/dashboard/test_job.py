@@ -151,6 +151,24 @@ async def test_the_page_shows_everything_that_is_known(quiet: tuple[Service, Run
         assert "Job not found" in await operator.read(f"/ops/jobs/{unknown}", status=404)
 
 
+async def test_what_is_too_large_or_too_deep_for_a_page_is_shown_as_far_as_it_goes(
+    quiet: tuple[Service, RunningSimulator, Operator],
+) -> None:
+    service, _, operator = quiet
+    job_id = await service.caller.accepted(FLUX, **LATER)
+    long = "jsonb_build_object('prompt', repeat('far too long ', 30000))"
+    deep = "[" * 5000 + "]" * 5000
+    await change(service, f"UPDATE jobs SET result = CAST(:deep AS jsonb), input = {long}", deep=deep)
+
+    page = await operator.read(f"/ops/jobs/{job_id}")
+
+    assert f'Only the beginning: <a href="/ops/jobs.jsonl?q={job_id}"' in page
+    assert "curl" not in page
+    assert "[[[[[[[[" in page
+    assert len(page) < 250_000
+    assert '"prompt":"far too long' in await operator.read(f"/ops/jobs.jsonl?q={job_id}")
+
+
 async def test_who_was_told_is_shown_and_can_be_told_again(quiet: tuple[Service, RunningSimulator, Operator]) -> None:
     service, _, operator = quiet
     async with receiving() as receiver:

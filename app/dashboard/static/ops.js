@@ -148,7 +148,7 @@ function show() {
   pause.textContent = paused() ? "Go on live" : "Pause live";
   pause.setAttribute("aria-pressed", String(paused()));
   if (paused()) say(missed ? `Paused, ${missed} missed` : "Paused", "is-paused");
-  else say("Live", "");
+  else if (source?.readyState === EventSource.OPEN) say("Live", "");
 }
 
 function heard() {
@@ -192,6 +192,7 @@ async function look() {
   }
   if (paused()) return;
   const page = new DOMParser().parseFromString(text, "text/html");
+  document.title = page.title;
   for (const region of document.querySelectorAll("[data-live]")) {
     const fresh = page.getElementById(region.id);
     if (fresh) morph(region, fresh);
