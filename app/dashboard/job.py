@@ -73,7 +73,7 @@ async def retry(visit: Visit) -> Response:
         visit.ctx,
         visit.caller,
         job_id,
-        idempotency_key=f"dashboard {job_id} {visit.value('after', '0')[:20]}",
+        idempotency_key=f"dashboard {job_id} {visit.value('after')[:36]}",
         respond_async=True,
     )
     return visit.done(f"/ops/jobs/{new}", "Submitted again: this is the new job.")

@@ -42,10 +42,11 @@ _GET_DETAILS: Final = text(
 
 
 async def list_retries(connection: AsyncConnection, job_id: UUID) -> Sequence[AnyRow]:
-    """The first jobs that try this one again (id, status, created_at), oldest first."""
-    return (await connection.execute(_LIST_RETRIES, {"id": job_id, "limit": MOST_RETRIES})).all()
+    """The last jobs that try this one again (id, status, created_at), oldest first."""
+    rows = await connection.execute(_LIST_RETRIES, {"id": job_id, "limit": MOST_RETRIES})
+    return list(reversed(rows.all()))
 
 
 _LIST_RETRIES: Final = text(
-    "SELECT id, status, created_at FROM jobs WHERE retry_of = :id ORDER BY created_at, id LIMIT :limit"
+    "SELECT id, status, created_at FROM jobs WHERE retry_of = :id ORDER BY created_at DESC, id DESC LIMIT :limit"
 )
