@@ -5,6 +5,12 @@
     sessions     a key exchanged for a cookie
     signing      the two pages around that
     live         what has open pages look again
+    jobs         the list of jobs, its filters, and what it can be taken away as
+    bulk         one thing done to many of them: seen before, and told of after
+    job          the page of one, with its timeline and its buttons
+    timeline     how the steps of its trace read
+    commands     what a shell is to be told to submit it again
+    files        what it made
     words        how times, sizes and JSON are written
     templates static
 

@@ -9,12 +9,18 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
-from app.dashboard import audit, breaking, live, overview, signing
+from app.dashboard import audit, breaking, bulk, files, job, jobs, live, overview, signing
 from app.dashboard.visits import SIGN_IN, STATIC, Handler, Page, Visit, open_to_all, visiting
 from app.errors import NotFound
 
 PAGES: Final[tuple[tuple[str, Page], ...]] = (
     ("/ops", overview.show_overview),
+    ("/ops/jobs", jobs.show_jobs),
+    ("/ops/jobs.csv", jobs.export_csv),
+    ("/ops/jobs.jsonl", jobs.export_jsonl),
+    ("/ops/jobs/{job_id}", job.show_job),
+    ("/ops/files/{file_id}", files.show_file),
+    ("/ops/files/{file_id}/thumbnail", files.show_thumbnail),
     ("/ops/audit", audit.show_audit),
     ("/ops/demo", breaking.show_demo),
 )
@@ -22,6 +28,12 @@ PAGES: Final[tuple[tuple[str, Page], ...]] = (
 ACTIONS: Final[tuple[tuple[str, Page], ...]] = (
     ("/ops/sign-out", signing.sign_out),
     ("/ops/demo/{what}", breaking.break_it),
+    ("/ops/jobs/bulk", bulk.preview),
+    ("/ops/jobs/bulk/confirm", bulk.confirm),
+    ("/ops/jobs/{job_id}/retry", job.retry),
+    ("/ops/jobs/{job_id}/cancel", job.cancel),
+    ("/ops/jobs/{job_id}/refresh", job.refresh),
+    ("/ops/deliveries/{delivery_id}/redeliver", job.deliver_again),
 )
 
 FOR_ALL: Final[tuple[tuple[str, str, Handler], ...]] = (

@@ -10,7 +10,7 @@ import base64
 import hashlib
 import hmac
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final
 from urllib.parse import urlsplit
@@ -86,7 +86,8 @@ async def find_session(request: Request) -> Session:
         )
     if found is None:
         raise Unauthenticated("The session is over")
-    return Session(found.id, await caller_by_id(request, found.key_id, SCOPE), _csrf(token))
+    caller = await caller_by_id(request, found.key_id, SCOPE)
+    return Session(found.id, replace(caller, on_duty=True), _csrf(token))
 
 
 async def identify(request: Request) -> Caller:

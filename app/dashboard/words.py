@@ -93,8 +93,12 @@ def short(value: object) -> str:
 
 
 def pretty(value: Any) -> str:
-    """JSON to read: indented, nothing escaped that need not be."""
-    return json.dumps(json.loads(msgspec.json.encode(value)), indent=2, ensure_ascii=False)
+    """JSON to read: indented, nothing escaped that need not be; as it stands where it is nested too deep for that."""
+    text = msgspec.json.encode(value)
+    try:
+        return json.dumps(json.loads(text), indent=2, ensure_ascii=False)
+    except RecursionError:
+        return text.decode()
 
 
 def host(url: str | None) -> str:

@@ -7,10 +7,12 @@ paid twice.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from typing import Any, Final
 from uuid import UUID
 
 import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
 from app.apiframe.spelling import POLL_ONLY
@@ -113,6 +115,11 @@ async def refresh(ctx: Context, caller: Caller, job_id: UUID) -> dict[str, Any]:
         if caller.sees_all and (row := await acceptance.find_original(tx, None, job_id)) is not None:
             await note_foreign(tx, caller, "job.refreshed", job_id, row.team_id)
     return await reading.show(ctx, caller, job_id)
+
+
+async def note_steps(ctx: Context, tx: AsyncConnection, caller: Caller, job_ids: Iterable[UUID], action: str) -> None:
+    """Have an action in the traces of these jobs."""
+    await insert_steps(tx, [_action(ctx, caller, job_id, action) for job_id in job_ids])
 
 
 def _action(ctx: Context, caller: Caller, job_id: UUID, action: str, **more: str) -> Step:

@@ -13,6 +13,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.clock import first_id
+from app.db import AnyRow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,3 +115,25 @@ _DELETE_OLD: Final = text(
 )
 
 _COUNT_OLD: Final = text(f"SELECT count(*) FROM (SELECT 1 {_OLD}) AS few")  # noqa: S608 - the part is ours
+
+
+async def list_bodies(
+    connection: AsyncConnection, job_id: UUID, *, since: datetime, limit: int, longest: int
+) -> Sequence[AnyRow]:
+    """The newest raw bodies that a job's webhooks had (receipt_id, byte_count, body), each up to `longest` bytes.
+
+    Retention takes bodies away before their receipts. `since` only spares the look into the partitions of earlier days.
+    """
+    parameters = {"job_id": job_id, "since": since, "limit": limit, "longest": longest}
+    return (await connection.execute(_LIST_BODIES, parameters)).all()
+
+
+_LIST_BODIES: Final = text(
+    """
+    SELECT b.receipt_id, octet_length(b.body) AS byte_count, substring(b.body FROM 1 FOR :longest) AS body
+    FROM (
+        SELECT id, received_at FROM receipts WHERE job_id = :job_id ORDER BY received_at DESC LIMIT :limit
+    ) AS r JOIN receipt_bodies b ON b.receipt_id = r.id AND b.received_at = r.received_at
+    WHERE b.received_at >= :since
+    """
+)

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 
 import pytest
-from playwright.async_api import BrowserContext, async_playwright
+from playwright.async_api import BrowserContext, async_playwright, expect
 
 from tests.dashboard.browser import FLAGS, find_chromium
 from tests.dashboard.operators import Operator, sign_in
@@ -33,6 +33,7 @@ async def browse() -> AsyncIterator[Callable[..., Awaitable[BrowserContext]]]:
     path = find_chromium()
     if path is None:
         pytest.skip("no Chromium is installed: apt-get install chromium")
+    expect.set_options(timeout=15_000)
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=path, args=FLAGS)
         contexts: list[BrowserContext] = []

@@ -26,6 +26,20 @@ _FIND: Final = text(
 )
 
 
+async def list_files_of(connection: AsyncConnection, job_id: UUID) -> Sequence[AnyRow]:
+    """The files of a job in order of their places, whatever became of them."""
+    return (await connection.execute(_LIST_OF_JOB, {"job_id": job_id})).all()
+
+
+_LIST_OF_JOB: Final = text(
+    """
+    SELECT id, position, source, status, reason, due_at, attempt_count, stored_at, content_type, byte_count, width, height,
+        thumbnail IS NOT NULL AS has_thumbnail
+    FROM files WHERE job_id = :job_id ORDER BY position
+    """
+)
+
+
 async def list_stored(connection: AsyncConnection, *, after: UUID, limit: int) -> Sequence[AnyRow]:
     """Stored files, in order of id, after this one."""
     return (await connection.execute(_LIST_STORED, {"after": after, "limit": limit})).all()

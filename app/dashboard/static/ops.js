@@ -57,36 +57,66 @@ document.addEventListener("change", (event) => {
 
 function count() {
   for (const element of document.querySelectorAll("[data-checked]")) {
-    const number = document.querySelectorAll(`input[name="${element.dataset.checked}"]:checked`).length;
-    element.textContent = number ? `${number} chosen` : "";
+    const boxes = [...document.querySelectorAll(`input[name="${element.dataset.checked}"]`)];
+    const number = boxes.filter((box) => box.checked).length;
+    element.dataset.none ??= element.textContent;
+    element.textContent = number ? `${number} chosen` : element.dataset.none;
+    for (const all of document.querySelectorAll(`[data-check-all="${element.dataset.checked}"]`)) {
+      all.checked = number > 0 && number === boxes.length;
+      all.indeterminate = number > 0 && number < boxes.length;
+    }
   }
 }
 
+// With Shift held, all boxes between the last one and this one follow it.
+let lastBox = null;
+document.addEventListener("click", (event) => {
+  const box = event.target.closest('[data-row] input[type="checkbox"]');
+  if (!box) return;
+  const boxes = [...document.querySelectorAll(`input[name="${box.name}"]`)];
+  const ends = [boxes.findIndex((each) => each.value === lastBox), boxes.indexOf(box)].sort((a, b) => a - b);
+  if (event.shiftKey && ends[0] >= 0) for (const each of boxes.slice(ends[0], ends[1])) each.checked = box.checked;
+  lastBox = box.value;
+});
+
+// What a filter leaves empty need not stand in the address.
+document.addEventListener("formdata", (event) => {
+  if (event.target.method !== "get") return;
+  for (const [name, value] of [...event.formData]) {
+    if (value !== "") continue;
+    const kept = event.formData.getAll(name).filter((each) => each !== "");
+    event.formData.delete(name);
+    for (const each of kept) event.formData.append(name, each);
+  }
+});
+
 // Keys: / searches, j and k go through a list, Enter opens, x chooses, p pauses.
 
-let current = -1;
+let current = "";
 const rows = () => [...document.querySelectorAll("[data-row]")];
+const place = () => rows().findIndex((row) => row.id === current);
 
 function select(index) {
   const all = rows();
   if (!all.length) return;
-  current = Math.max(0, Math.min(index, all.length - 1));
-  all.forEach((row, place) => row.classList.toggle("selected", place === current));
-  all[current].querySelector("a")?.focus({ preventScroll: true });
-  all[current].scrollIntoView({ block: "nearest" });
+  const row = all[Math.max(0, Math.min(index, all.length - 1))];
+  current = row.id;
+  all.forEach((each) => each.classList.toggle("selected", each === row));
+  row.querySelector("a")?.focus({ preventScroll: true });
+  row.scrollIntoView({ block: "nearest" });
 }
 
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
-  if (event.target.matches("input, select, textarea")) {
+  if (event.target.matches('input:not([type="checkbox"]), select, textarea')) {
     if (event.key === "Escape") event.target.blur();
     return;
   }
-  const box = () => rows()[current]?.querySelector('input[type="checkbox"]');
+  const box = () => rows()[place()]?.querySelector('input[type="checkbox"]');
   const keys = {
     "/": () => document.getElementById("search")?.focus(),
-    j: () => select(current + 1),
-    k: () => select(current - 1),
+    j: () => select(place() + 1),
+    k: () => select(place() - 1),
     x: () => box()?.click(),
     p: () => pause && !pause.hidden && pause.click(),
   };
@@ -118,7 +148,7 @@ function show() {
   pause.textContent = paused() ? "Go on live" : "Pause live";
   pause.setAttribute("aria-pressed", String(paused()));
   if (paused()) say(missed ? `Paused, ${missed} missed` : "Paused", "is-paused");
-  else say("Live", "");
+  else if (source?.readyState === EventSource.OPEN) say("Live", "");
 }
 
 function heard() {
@@ -128,62 +158,97 @@ function heard() {
   } else plan(150);
 }
 
-// At most one look in a second and a half, however many events come.
+// At most one look in a second and a half, and one at a time, however many events come.
+let looking = false;
 function plan(delay) {
   if (planned !== null) return;
   const wait = Math.max(delay, lookedAt + 1500 - Date.now());
   planned = setTimeout(async () => {
     planned = null;
+    if (looking) return plan(100);
+    looking = true;
     lookedAt = Date.now();
     await look();
+    looking = false;
   }, wait);
 }
 
 async function look() {
-  let answer;
+  let answer, text;
   try {
     answer = await fetch(location.href, { headers: { Accept: "text/html" }, redirect: "follow" });
+    text = await answer.text();
   } catch {
     say("No connection", "is-lost");
     return;
   }
-  if (answer.redirected && !answer.url.includes(location.pathname)) {
+  if (answer.redirected && new URL(answer.url).pathname !== location.pathname) {
     location.reload();
     return;
   }
-  if (!answer.ok) return;
-  const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+  if (!answer.ok) {
+    say(`No answer (${answer.status})`, "is-lost");
+    return;
+  }
+  if (paused()) return;
+  const page = new DOMParser().parseFromString(text, "text/html");
+  document.title = page.title;
   for (const region of document.querySelectorAll("[data-live]")) {
     const fresh = page.getElementById(region.id);
-    if (fresh) swap(region, fresh);
+    if (fresh) morph(region, fresh);
   }
+  prepare(document);
   show();
 }
 
-// A fresh region in an old one's place: what is open, chosen or focused stays so, and pictures are not fetched anew.
-const seen = new WeakMap();
+// A fresh element's content in an old one's place, by changing only what differs: whatever is open, chosen, focused,
+// scrolled or playing stays so. Elements with a key are known by it, others by their place.
+const keyOf = (node) => node.nodeType === 1 ? node.id || node.dataset.key || node.getAttribute("src") || "" : "";
+const KEPT = { DETAILS: ["open"], INPUT: ["checked", "value", "hidden"], BUTTON: ["hidden"] };
 const plain = (element) => element.innerHTML.replace(/>[^<]*<\/time>/g, "></time>");
 
-function swap(region, fresh) {
-  const html = plain(fresh);
-  if ((seen.get(region) ?? plain(region)) === html) return;
-  const before = new Map([...region.querySelectorAll("tr[id]")].map((row) => [row.id, plain(row)]));
-  const open = new Map([...region.querySelectorAll("details[data-key]")].map((each) => [each.dataset.key, each.open]));
-  const chosen = new Set([...region.querySelectorAll("input:checked")].map((box) => `${box.name}=${box.value}`));
-  const media = new Map([...region.querySelectorAll("img, video, audio")].map((each) => [each.getAttribute("src"), each]));
-  const focused = region.contains(document.activeElement) ? document.activeElement.id : "";
-  for (const row of fresh.querySelectorAll("tr[id]")) if (before.get(row.id) !== plain(row)) row.classList.add("changed");
-  for (const each of fresh.querySelectorAll("details[data-key]")) each.open = open.get(each.dataset.key) ?? each.open;
-  for (const box of fresh.querySelectorAll("input")) box.checked ||= chosen.has(`${box.name}=${box.value}`);
-  for (const each of fresh.querySelectorAll("img, video, audio")) {
-    const known = media.get(each.getAttribute("src"));
-    if (known) each.replaceWith(known);
+function morph(old, fresh) {
+  if (old.isEqualNode(fresh)) return;
+  if (old.nodeType !== 1) {
+    old.nodeValue = fresh.nodeValue;
+    return;
   }
-  region.replaceChildren(...fresh.childNodes);
-  seen.set(region, html);
-  if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
-  if (current >= 0) rows()[current]?.classList.add("selected");
-  prepare(region);
+  const changed = old.matches("tr[id]") && plain(old) !== plain(fresh);
+  copyAttributes(old, fresh);
+  if (changed) flash(old);
+  const wanted = new Set([...fresh.childNodes].map(keyOf));
+  for (const child of [...old.childNodes]) if (keyOf(child) && !wanted.has(keyOf(child))) child.remove();
+  const keyed = new Map([...old.childNodes].filter(keyOf).map((child) => [keyOf(child), child]));
+  let next = old.firstChild;
+  for (const child of [...fresh.childNodes]) {
+    const key = keyOf(child);
+    const match = key ? keyed.get(key) : next && !keyOf(next) ? next : null;
+    if (match && match.nodeName === child.nodeName) {
+      if (match === next) next = next.nextSibling;
+      else old.insertBefore(match, next);
+      morph(match, child);
+    } else {
+      old.insertBefore(child, next);
+      if (child.nodeName === "TR") flash(child);
+    }
+  }
+  while (next) {
+    const after = next.nextSibling;
+    next.remove();
+    next = after;
+  }
+}
+
+function copyAttributes(old, fresh) {
+  const kept = KEPT[old.nodeName] ?? [];
+  for (const { name } of [...old.attributes]) if (!kept.includes(name) && !fresh.hasAttribute(name)) old.removeAttribute(name);
+  for (const { name, value } of fresh.attributes) if (!kept.includes(name) && old.getAttribute(name) !== value) old.setAttribute(name, value);
+  if (current && old.id === current) old.classList.add("selected");
+}
+
+function flash(row) {
+  row.classList.add("changed");
+  setTimeout(() => row.classList.remove("changed"), 1600);
 }
 
 // Of all tabs only those that are looked at hold a connection: a browser has few of them for one server.
@@ -207,7 +272,7 @@ function connect() {
 
 // A page of one job looks again for that job alone.
 function concerns(event) {
-  const job = live.dataset.job;
+  const { job } = live.dataset;
   return !job || event.data.includes(job);
 }
 
@@ -226,8 +291,10 @@ if (live) {
     show();
   });
   document.addEventListener("visibilitychange", () => (document.hidden ? disconnect() : connect()));
-  const every = Number(live.dataset.every);
-  if (every) setInterval(() => !document.hidden && !paused() && plan(0), every * 1000);
+  setInterval(() => {
+    const every = Number(live.dataset.every);  // which a page may drop, once there is nothing to wait for
+    if (every && !document.hidden && !paused() && Date.now() - lookedAt >= every * 1000) plan(0);
+  }, 1000);
   connect();
 }
 prepare(document);
