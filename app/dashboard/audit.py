@@ -7,6 +7,7 @@ from typing import Any, Final
 from urllib.parse import urlencode
 from uuid import UUID
 
+import msgspec
 from starlette.responses import Response
 
 from app.dashboard.visits import Visit
@@ -24,8 +25,12 @@ _PAGES: Final[Mapping[str, str]] = {
     "team": "/ops/teams/{}",
     "subscription": "/ops/subscriptions/{}",
     "delivery": "/ops/deliveries/{}",
+    "session": "/ops/sessions",
+    "dispatch": "/ops/upstream",
 }
 """Where the subject of an action is to be seen, by the word that the action begins with."""
+
+_KINDS: Final = (*_PAGES, "replay", "file")
 
 
 async def show_audit(visit: Visit) -> Response:
@@ -39,6 +44,10 @@ async def show_audit(visit: Visit) -> Response:
         "audit.html",
         entries=[entry | {"actorName": names.get(entry["actor"]), "url": _url(entry)} for entry in page["entries"]],
         filters=filters,
+        kinds=_KINDS,
+        teams={
+            entry["team"]: f"?{urlencode(kept | {'team': entry['team']})}" for entry in page["entries"] if entry["team"]
+        },
         newest=f"?{urlencode(kept)}" if "cursor" in asked else None,
         older=f"?{urlencode(kept | {'cursor': page['nextCursor']})}" if page["nextCursor"] else None,
     )
@@ -52,5 +61,9 @@ async def _find_names(visit: Visit, entries: list[dict[str, Any]]) -> dict[str, 
 
 
 def _url(entry: Mapping[str, Any]) -> str:
-    page = _PAGES.get(entry["action"].partition(".")[0])
-    return page.format(entry["subject"]) if page and find_id(entry["subject"]) else ""
+    kind = entry["action"].partition(".")[0]
+    if kind == "replay":
+        data = msgspec.json.decode(entry["data"])
+        return f"/ops/subscriptions/{data['subscriptionId']}#replay" if "subscriptionId" in data else ""
+    page = _PAGES.get(kind, "")
+    return page.format(entry["subject"]) if find_id(entry["subject"]) or "{}" not in page else ""
