@@ -30,7 +30,7 @@ _PAGES: Final[Mapping[str, str]] = {
 }
 """Where the subject of an action is to be seen, by the word that the action begins with."""
 
-_KINDS: Final = (*_PAGES, "replay", "file")
+_KINDS: Final = (*_PAGES, "replay")
 
 
 async def show_audit(visit: Visit) -> Response:

@@ -158,7 +158,8 @@ async def abort(ctx: Context, caller: Caller, replay_id: UUID) -> dict[str, Any]
             raise NotFound("Replay not found")
         if not await replays.abort(tx, replay_id, ctx.now()):
             raise Conflict("This replay is over")
-        await note(tx, caller.actor, "replay.aborted", replay_id, row.team_id)
+        told = {"subscriptionId": row.subscription_id}
+        await note(tx, caller.actor, "replay.aborted", replay_id, row.team_id, **told)
     return await show(ctx, caller, replay_id)
 
 
