@@ -11,6 +11,7 @@ import msgspec
 from starlette.responses import Response
 
 from app.dashboard.visits import Visit
+from app.dashboard.words import line
 from app.ops.queries import list_key_names
 from app.paging import find_id
 from app.teams.audit import show_entries
@@ -42,7 +43,10 @@ async def show_audit(visit: Visit) -> Response:
     kept = {name: text for name, text in filters.items() if text}
     return visit.render(
         "audit.html",
-        entries=[entry | {"actorName": names.get(entry["actor"]), "url": _url(entry)} for entry in page["entries"]],
+        entries=[
+            entry | {"actorName": names.get(entry["actor"]), "url": _url(entry), "told": _told(entry)}
+            for entry in page["entries"]
+        ],
         filters=filters,
         kinds=_KINDS,
         teams={
@@ -58,6 +62,20 @@ async def _find_names(visit: Visit, entries: list[dict[str, Any]]) -> dict[str, 
     async with visit.ctx.db.reading() as connection:
         names: dict[UUID, str] = await list_key_names(connection, ids)
     return {str(key_id): name for key_id, name in names.items()}
+
+
+def _told(entry: Mapping[str, Any]) -> str:
+    """The details in one line; of a change what it was and what it became."""
+    data = msgspec.json.decode(entry["data"])
+    if set(data) != {"before", "after"}:
+        return line(data)
+    return ", ".join(
+        f"{name} {_written(data['before'].get(name))} → {_written(value)}" for name, value in data["after"].items()
+    )
+
+
+def _written(value: Any) -> str:
+    return "none" if value is None else msgspec.json.encode(value).decode()
 
 
 def _url(entry: Mapping[str, Any]) -> str:

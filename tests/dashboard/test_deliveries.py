@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from html import unescape
 from typing import Any
 from uuid import UUID, uuid4
@@ -29,7 +30,7 @@ async def test_deliveries_are_found_by_everything_that_is_known_of_them(
 ) -> None:
     rows = await deliveries(service)
     job = troubles.jobs[-1]
-    for query, wanted in (
+    cases: tuple[tuple[str, Callable[[Any], bool]], ...] = (
         ("", lambda row: True),
         (f"job={job}", lambda row: str(row.job_id) == job),
         (f"subscription={troubles.fails}", lambda row: str(row.subscription_id) == troubles.fails),
@@ -46,7 +47,8 @@ async def test_deliveries_are_found_by_everything_that_is_known_of_them(
         ("team=design", lambda row: True),
         ("team=tests", lambda row: False),
         ("type=job.completed", lambda row: row.event_type == "job.completed"),
-    ):
+    )
+    for query, wanted in cases:
         assert await shown(operator, query) == {str(row.id) for row in rows if wanted(row)}, query
     for query in ("status=lost", "type=job.*", "job=1", "subscription=x", "cursor=x", "team=nobody"):
         assert "<h1>Validation failed" in await operator.read(f"{LIST}?{query}", status=400), query

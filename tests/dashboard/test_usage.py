@@ -53,4 +53,6 @@ async def test_the_audit_log_leads_to_what_was_done_to_what(
     for link in links:
         await operator.read(link)
     assert "?team=tests" in html
+    await admin.act(f"/ops/teams/{team_id}/limits", monthlyCredits="5")
+    assert "monthlyCredits none → 5" in await operator.read("/ops/audit?action=team.")
     assert "team.paused" in await operator.read("/ops/audit?team=tests")
