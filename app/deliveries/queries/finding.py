@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.db import AnyRow
 from app.deliveries.queries.history import DELIVERY
 
-BUDGET: Final = 10_000
+BUDGET: Final = 5_000
 """So many deliveries are looked at for one page."""
 
 MOST_SOURCES: Final = 10_000
@@ -50,10 +50,18 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class _Way:
-    """Where to look: conditions that an index serves in the order of ids, each by itself; `source.id` is of `sources`."""
+    """Where to look: a condition that an index serves in the order of ids, for each of `sources` where it names `source`.
 
-    conditions: tuple[str, ...]
+    `covers` are the columns that it holds to what is sought. What it does not cover is sought among those looked at.
+    """
+
+    condition: str
+    covers: tuple[str, ...] = ()
     sources: tuple[UUID, ...] = ()
+
+    def is_exact(self, sought: Sought) -> bool:
+        """Whether all that lies on this way is wanted: then no more is looked at than a page holds."""
+        return sought.conditions.keys() <= set(self.covers)
 
 
 async def list_found(connection: AsyncConnection, sought: Sought, *, before: UUID | None, limit: int) -> Found:
@@ -61,31 +69,47 @@ async def list_found(connection: AsyncConnection, sought: Sought, *, before: UUI
     parameters = sought.conditions | {"before": before or LAST, "limit": limit, "budget": BUDGET}
     if sought.status == "pending" and sought.job_id is None and await _are_few_pending(connection):
         return Found((await connection.execute(text(_page(_PENDING, sought)), parameters)).all())
-    way = await _choose(connection, sought)
-    each = max(limit, BUDGET // max(len(way.sources), 1))
-    parameters |= {"sources": list(way.sources), "each": each, "skipped": each - 1}
-    rows = (await connection.execute(text(_page(_looked_at(way, _LOOK), sought)), parameters)).all()
-    reach: UUID | None = await connection.scalar(text(_looked_at(way, _REACH)), parameters)
+    ways = await _choose(connection, sought)
+    sources = [source for way in ways for source in way.sources]
+    each = max(limit, BUDGET // max(len(sources), 1))
+    parameters |= {"sources": sources, "each": each, "skipped": each - 1}
+    looked_at = " UNION ALL ".join(_along(way, _LOOK_AT_FEW if way.is_exact(sought) else _LOOK) for way in ways)
+    rows = (await connection.execute(text(_page(looked_at, sought)), parameters)).all()
+    if len(rows) == limit and len(ways) == 1 and not sources:
+        return Found(rows)
+    reach = await _find_reach(connection, [way for way in ways if not way.is_exact(sought)], parameters)
     # Where one of several sources was not looked at further back, the others' older deliveries have to wait too.
     within = [row for row in rows if reach is None or row.id >= reach]
     return Found(within, reach if len(within) < limit else None)
 
 
-async def _choose(connection: AsyncConnection, sought: Sought) -> _Way:
-    """The narrowest way. Without a filter that an index knows it goes through all deliveries."""
+async def _find_reach(connection: AsyncConnection, ways: Sequence[_Way], values: Mapping[str, Any]) -> UUID | None:
+    """The newest of the places where looking ended before these ways did."""
+    if not ways:
+        return None
+    ends = " UNION ALL ".join(_along(way, _REACH) for way in ways)
+    statement = text(f"SELECT id FROM ({ends}) AS d ORDER BY id DESC LIMIT 1")  # noqa: S608 - all parts are ours
+    reach: UUID | None = await connection.scalar(statement, values)
+    return reach
+
+
+async def _choose(connection: AsyncConnection, sought: Sought) -> Sequence[_Way]:
+    """The narrowest ways. Without a filter that an index knows it goes through all deliveries."""
     if sought.job_id is not None:
-        return _Way(("d.job_id = :job_id",))
-    undelivered = sought.status == "undelivered"
+        return [_Way("d.job_id = :job_id", ("job_id",))]
+    if sought.subscription_id is not None and sought.status == "undelivered":
+        kept = "d.subscription_id = :subscription_id AND d.status = 'undelivered'"
+        return [_Way(kept, ("subscription_id", "status"))]
     if sought.subscription_id is not None:
-        kept = " AND d.status = 'undelivered'" if undelivered else ""
-        return _Way((f"d.subscription_id = :subscription_id{kept}",))
-    if undelivered:
+        return [_Way("d.subscription_id = :subscription_id", ("subscription_id",))]
+    if sought.status == "undelivered":
         teams = (sought.team_id,) if sought.team_id else await _list_ids(connection, _TEAMS, {})
-        return _Way(("d.team_id = source.id AND d.status = 'undelivered'",), teams)
+        return [_Way("d.team_id = source.id AND d.status = 'undelivered'", ("team_id", "status"), teams)]
     if sought.team_id is not None:
         subscriptions = await _list_ids(connection, _SUBSCRIPTIONS, {"team_id": sought.team_id})
-        return _Way(("d.subscription_id = source.id", "d.subscription_id IS NULL"), subscriptions)
-    return _Way(("true",))
+        own = _Way("d.subscription_id = source.id", ("team_id",), subscriptions)
+        return [own, _Way("d.subscription_id IS NULL")]  # callbacks, which no index knows by team
+    return [_Way("true")]
 
 
 async def _list_ids(connection: AsyncConnection, statement: str, values: Mapping[str, Any]) -> tuple[UUID, ...]:
@@ -117,21 +141,20 @@ _PENDING: Final = f"""
     ) AS d WHERE d.id < :before
     """  # noqa: S608 - the part is ours
 
+_LOOK_AT_FEW: Final = (
+    f"SELECT {DELIVERY} FROM deliveries d WHERE {{}} AND d.id < :before ORDER BY d.id DESC LIMIT :limit"  # noqa: S608
+)
 _LOOK: Final = f"SELECT {DELIVERY} FROM deliveries d WHERE {{}} AND d.id < :before ORDER BY d.id DESC LIMIT :each"  # noqa: S608
 _REACH: Final = "SELECT d.id FROM deliveries d WHERE {} AND d.id < :before ORDER BY d.id DESC OFFSET :skipped LIMIT 1"
 
 
-def _looked_at(way: _Way, look: str) -> str:
-    """All that is looked at, in one SELECT; of `_REACH` the newest of the places where looking ended."""
-    parts = []
-    for condition in way.conditions:
-        part = f"({look.format(condition)})"
-        if "source.id" in condition:
-            sources = "unnest(CAST(:sources AS uuid[])) AS source (id)"
-            part = f"(SELECT d.* FROM {sources} CROSS JOIN LATERAL {part} AS d)"  # noqa: S608
-        parts.append(part)
-    every = " UNION ALL ".join(parts)
-    return f"SELECT id FROM ({every}) AS d ORDER BY id DESC LIMIT 1" if look is _REACH else every  # noqa: S608
+def _along(way: _Way, look: str) -> str:
+    """A look along a way, for each of its sources."""
+    part = f"({look.format(way.condition)})"
+    if "source.id" not in way.condition:
+        return part
+    sources = "unnest(CAST(:sources AS uuid[])) AS source (id)"
+    return f"(SELECT d.* FROM {sources} CROSS JOIN LATERAL {part} AS d)"  # noqa: S608 - all parts are ours
 
 
 def _page(looked_at: str, sought: Sought) -> str:
