@@ -23,6 +23,11 @@ def first_id(time: datetime) -> UUID:
     return UUID(int=milliseconds << 80 | 0x7 << 76 | 0b10 << 62)
 
 
+def time_of_id(made: UUID) -> datetime:
+    """The opposite: in which millisecond a UUIDv7 was made."""
+    return _EPOCH + timedelta(milliseconds=made.int >> 80)
+
+
 def timestamp_or_null(time: datetime | None) -> str | None:
     """The same for a time that there may not be."""
     return None if time is None else timestamp(time)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from uuid_utils.compat import uuid7
 
-from app.clock import first_id
+from app.clock import first_id, time_of_id
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MILLISECONDS = st.integers(0, 8000 * 365 * 86_400_000)
@@ -28,6 +28,7 @@ def test_no_id_of_a_millisecond_is_below_its_first_and_all_of_the_one_before_are
 ) -> None:
     time = EPOCH + milliseconds * MILLISECOND + part
     assert first_id(time) == id_of(milliseconds, 0) <= id_of(milliseconds, rest) < first_id(time + MILLISECOND)
+    assert time_of_id(id_of(milliseconds, rest)) == time - part
 
 
 def test_ids_as_they_are_made_lie_between_the_times_before_and_after() -> None:

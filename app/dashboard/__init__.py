@@ -12,6 +12,7 @@
     commands     what a shell is to be told to submit it again
     files        what it made
     words        how times, sizes and JSON are written
+    listing      filters in the URL, and the way on to older entries
     templates static
 
 A page asks the rooms below for what it shows and has them do what its buttons say: it holds no rule of its own. A button is

@@ -10,6 +10,7 @@ import base64
 import hashlib
 import hmac
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final
@@ -21,6 +22,7 @@ from starlette.requests import Request
 from app.auth import Caller
 from app.context import Context
 from app.dashboard import queries
+from app.db import AnyRow
 from app.errors import Forbidden, NotFound, TooMany, Unauthenticated
 from app.http import caller_by_id, caller_by_key, context
 from app.teams.audit import note
@@ -93,6 +95,13 @@ async def find_session(request: Request) -> Session:
 async def identify(request: Request) -> Caller:
     """Whoever is signed in, for what goes on longer than a request. Raises Unauthenticated, Forbidden."""
     return (await find_session(request)).caller
+
+
+async def show_sessions(ctx: Context) -> Sequence[AnyRow]:
+    """The sessions that are not over, the one used last first."""
+    now = ctx.now()
+    async with ctx.db.reading() as connection:
+        return await queries.list_sessions(connection, used_after=now - IDLE, made_after=now - LONGEST)
 
 
 async def end_session(ctx: Context, caller: Caller, session_id: UUID) -> None:

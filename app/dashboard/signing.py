@@ -10,6 +10,7 @@ from starlette.responses import RedirectResponse, Response
 from app.dashboard import sessions
 from app.dashboard.visits import HOME, SIGN_IN, Visit, read_form, render, secure
 from app.errors import ApiError, Forbidden, TooMany, Unauthenticated
+from app.paging import parse_id
 
 
 async def show_sign_in(request: Request) -> Response:
@@ -47,6 +48,23 @@ async def sign_out(visit: Visit) -> Response:
     )
     answer.delete_cookie(sessions.COOKIE, path=HOME, httponly=True, samesite="lax", secure=secure(visit.request))
     return answer
+
+
+async def show_sessions(visit: Visit) -> Response:
+    """Who is signed in, from where, and since when."""
+    return visit.render("sessions.html", sessions=await sessions.show_sessions(visit.ctx))
+
+
+async def end_session(visit: Visit) -> Response:
+    """End a session: of one's own key, or as an admin anybody's."""
+    session_id = parse_id(visit.request.path_params["session_id"], "Session")
+    if session_id == visit.session.id:
+        return await sign_out(visit)
+    found = [each for each in await sessions.show_sessions(visit.ctx) if each.id == session_id]
+    if found and found[0].key_id != visit.caller.key_id:
+        visit.caller.must("admin")
+    await sessions.end_session(visit.ctx, visit.caller, session_id)
+    return visit.done("/ops/sessions", "The session is over.")
 
 
 def _refuse(request: Request, error: ApiError, wanted: str) -> Response:

@@ -6,7 +6,7 @@ An event that is delivered again keeps its id, so that a receiver that had it af
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -26,9 +26,12 @@ from app.deliveries.queries import subscriptions as queries
 from app.deliveries.queries.history import Span
 from app.errors import Conflict, Invalid, NotFound
 from app.paging import read_time
-from app.teams.audit import note, note_foreign
+from app.teams.audit import note, note_each, note_foreign
 
 log = structlog.get_logger()
+
+MOST_AT_ONCE: Final = 200
+"""So many deliveries may be chosen to be made again; a replay is for more."""
 
 PER_SECOND: Final = 50
 HIGHEST_PER_SECOND: Final = 1000
@@ -90,6 +93,23 @@ async def redeliver(ctx: Context, caller: Caller, delivery_id: UUID) -> dict[str
     return await show_delivery(ctx, caller, delivery_id)
 
 
+async def redeliver_all(ctx: Context, caller: Caller, delivery_ids: Sequence[UUID]) -> int:
+    """Make those of these deliveries again that may be made, and return how many those are. Raises Forbidden, Invalid.
+
+    What is under way already, and what a subscription that is disabled or deleted is to be told, stays as it is.
+    """
+    caller.must("ops")
+    if not 0 < len(delivery_ids) <= MOST_AT_ONCE:
+        raise Invalid(details={"id": [f"Choose 1 to {MOST_AT_ONCE} deliveries"]})
+    async with ctx.db.transaction() as tx:
+        ready = {row.id: row.team_id for row in await history.lock_repeatable(tx, delivery_ids)}
+        await history.make_due(tx, list(ready), ctx.now())
+        await note_each(tx, caller.actor, "delivery.redelivered", ready)
+    ctx.notify.nudge(["deliver"])
+    log.info("delivery.redelivered", deliveries=len(ready), key=str(caller.key_id))
+    return len(ready)
+
+
 async def start(ctx: Context, caller: Caller, subscription_id: UUID, asked: ReplayRequest) -> dict[str, Any]:
     """Begin a replay and return it, or with `dry_run` only how many deliveries it would make. Raises NotFound, Conflict."""
     now = ctx.now()
@@ -138,7 +158,8 @@ async def abort(ctx: Context, caller: Caller, replay_id: UUID) -> dict[str, Any]
             raise NotFound("Replay not found")
         if not await replays.abort(tx, replay_id, ctx.now()):
             raise Conflict("This replay is over")
-        await note(tx, caller.actor, "replay.aborted", replay_id, row.team_id)
+        told = {"subscriptionId": row.subscription_id}
+        await note(tx, caller.actor, "replay.aborted", replay_id, row.team_id, **told)
     return await show(ctx, caller, replay_id)
 
 
@@ -148,6 +169,11 @@ async def show(ctx: Context, caller: Caller, replay_id: UUID) -> dict[str, Any]:
         row = await replays.find_replay(connection, caller.only_team, replay_id)
     if row is None:
         raise NotFound("Replay not found")
+    return shape_replay(row)
+
+
+def shape_replay(row: AnyRow) -> dict[str, Any]:
+    """The replay object."""
     return {
         "id": row.id,
         "subscriptionId": row.subscription_id,

@@ -30,6 +30,7 @@ GRACE: Final = timedelta(hours=24)
 """After a rotation the secret before signs too, for so long unless another time is asked for."""
 
 BY_OWNER: Final = "disabled by its owner"
+BY_OPERATOR: Final = "disabled by an operator"
 
 _WITHOUT_A_PAST: Final[Mapping[str, Any]] = {"failure_count": 0, "failing_since": None}
 _COLUMN_OF: Final[Mapping[str, str]] = {"allTeams": "all_teams", "rateLimit": "rate_per_minute"}
@@ -61,6 +62,8 @@ async def change(ctx: Context, caller: Caller, subscription_id: UUID, body: Mapp
         changes = _columns(ctx, asked)
         if before.disabled_at is not None and changes.get("disabled_at") is not None:
             del changes["disabled_at"], changes["disabled_reason"]
+        elif changes.get("disabled_at") is not None and caller.is_foreign_to(before.team_id):
+            changes["disabled_reason"] = BY_OPERATOR
         await queries.update_subscription(tx, subscription_id, changes | {"updated_at": ctx.now()})
         told = {"fields": sorted(asked)}  # and not what they are: headers hold secrets
         await note_foreign(tx, caller, "subscription.changed", subscription_id, before.team_id, **told)
@@ -111,14 +114,16 @@ async def show(ctx: Context, caller: Caller, subscription_id: UUID) -> dict[str,
         row = await queries.find_subscription(connection, caller.only_team, subscription_id)
     if row is None:
         raise NotFound("Subscription not found")
-    return _shape(row)
+    return shape_subscription(row)
 
 
 async def show_all(ctx: Context, caller: Caller) -> dict[str, Any]:
     """The subscriptions that the caller may see."""
     async with ctx.db.reading() as connection:
         return {
-            "subscriptions": [_shape(row) for row in await queries.list_subscriptions(connection, caller.only_team)]
+            "subscriptions": [
+                shape_subscription(row) for row in await queries.list_subscriptions(connection, caller.only_team)
+            ]
         }
 
 
@@ -135,14 +140,17 @@ async def _lock(tx: AsyncConnection, caller: Caller, subscription_id: UUID) -> A
     row = await queries.lock_subscription(tx, _own_team(caller), subscription_id)
     if row is None:
         raise NotFound("Subscription not found")
-    if row.all_teams:
+    if row.all_teams or row.team_id != caller.team_id:
         caller.must("admin")
     return row
 
 
 def _own_team(caller: Caller) -> UUID | None:
-    """The one team whose subscriptions this key may change: an operator sees those of others, and an admin has them all."""
-    return None if "admin" in caller.scopes else caller.team_id
+    """The one team whose subscriptions this key knows of where it would change one; None: all, for admins.
+
+    Who is at the dashboard sees what may not be changed, and is told so.
+    """
+    return None if "admin" in caller.scopes or caller.on_duty else caller.team_id
 
 
 def _columns(ctx: Context, asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -159,7 +167,8 @@ def _columns(ctx: Context, asked: Mapping[str, Any]) -> dict[str, Any]:
     return columns
 
 
-def _shape(row: AnyRow) -> dict[str, Any]:
+def shape_subscription(row: AnyRow) -> dict[str, Any]:
+    """The subscription object, without its secret and the values of its headers."""
     times = {"createdAt": row.created_at, "updatedAt": row.updated_at, "disabledAt": row.disabled_at}
     times |= {"failingSince": row.failing_since, "lastSuccessAt": row.last_success_at}
     return {

@@ -66,6 +66,12 @@ _APPEND: Final = text(
 )
 
 
+async def find_event(connection: AsyncConnection, event_id: UUID, at: datetime) -> AnyRow | None:
+    """One event by its id and time, with its `data` as text; None where it is past retention."""
+    statement = text("SELECT sequence, type, CAST(data AS text) AS data FROM events WHERE id = :id AND at = :at")
+    return (await connection.execute(statement, {"id": event_id, "at": at})).one_or_none()
+
+
 async def read_head(connection: AsyncConnection) -> AnyRow:
     """Between which numbers events are kept: those after `forgotten_through`, up to `head`; both are 0 in the beginning."""
     return (await connection.execute(_READ_HEAD)).one()

@@ -25,6 +25,7 @@ class Receipt(Base):
         CheckConstraint(one_of("signature", ("valid", "wrong", "absent")), name="signature"),
         Index("uq_receipts_applied", "job_id", "digest", unique=True, postgresql_where=text("applied")),
         Index("ix_receipts_job", "job_id", "received_at"),
+        Index("ix_receipts_unapplied", "id", postgresql_where=text("NOT applied")),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)

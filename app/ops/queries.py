@@ -95,7 +95,8 @@ async def find_account(connection: AsyncConnection, account: str) -> AnyRow | No
 
 _FIND_ACCOUNT: Final = text(
     """
-    SELECT cap, cap_lowered_to, cap_lowered_until, paused_at, webhook_field, trouble, trouble_at
+    SELECT cap, cap_lowered_to, cap_lowered_until, paused_at, webhook_field, webhook_events, trouble, trouble_at,
+        request_tokens, request_tokens_at, updated_at
     FROM upstream_accounts WHERE id = :account
     """
 )
@@ -115,6 +116,14 @@ async def list_paused_teams(connection: AsyncConnection) -> list[str]:
     """The names of the teams for which nothing is sent."""
     rows = await connection.execute(text("SELECT name FROM teams WHERE paused_at IS NOT NULL ORDER BY name"))
     return [row.name for row in rows]
+
+
+async def list_pauses(connection: AsyncConnection) -> Sequence[AnyRow]:
+    """The teams for which nothing is sent (id, name, paused_at), the one that was paused first before the others."""
+    rows = await connection.execute(
+        text("SELECT id, name, paused_at FROM teams WHERE paused_at IS NOT NULL ORDER BY paused_at, id LIMIT 500")
+    )
+    return rows.all()
 
 
 async def count_jobs(connection: AsyncConnection, account: str, *, now: datetime, limit: int) -> AnyRow:

@@ -35,6 +35,13 @@ async def note(
     await tx.execute(_INSERT, values | {"data": msgspec.json.encode(data).decode()})
 
 
+async def note_each(tx: AsyncConnection, actor: str, action: str, subjects: Mapping[UUID, UUID | None]) -> None:
+    """Write down that somebody did the same to many things, each of which is the affair of a team."""
+    values = {"actor": actor, "action": action, "ids": [uuid7() for _ in subjects]}
+    subjected = {"subjects": [str(subject) for subject in subjects], "team_ids": list(subjects.values())}
+    await tx.execute(_INSERT_EACH, values | subjected)
+
+
 async def note_foreign(
     tx: AsyncConnection, caller: Caller, action: str, subject: UUID | str, team_id: UUID, **data: Any
 ) -> None:
@@ -93,6 +100,14 @@ _INSERT: Final = text(
     """
     INSERT INTO audit_log (id, at, team_id, actor, action, subject, data)
     VALUES (:id, now(), :team_id, :actor, :action, :subject, CAST(:data AS jsonb))
+    """
+)
+
+_INSERT_EACH: Final = text(
+    """
+    INSERT INTO audit_log (id, at, team_id, actor, action, subject, data)
+    SELECT id, now(), team_id, :actor, :action, subject, '{}'
+    FROM unnest(CAST(:ids AS uuid[]), CAST(:team_ids AS uuid[]), CAST(:subjects AS text[])) AS new (id, team_id, subject)
     """
 )
 

@@ -12,8 +12,11 @@ from app.teams.queries.teams import find_team
 
 
 def team_of_keys(caller: Caller) -> UUID | None:
-    """The one team whose keys a caller sees: operators see no other team's either, admins have them all (None)."""
-    return None if "admin" in caller.scopes else caller.team_id
+    """The one team whose keys a caller sees: None, all of them, for admins, and for operators at the dashboard.
+
+    A program with an operator's key sees no other team's.
+    """
+    return None if "admin" in caller.scopes or caller.on_duty else caller.team_id
 
 
 async def narrowed(connection: AsyncConnection, caller: Caller, seen: UUID | None, name: str | None) -> UUID | None:

@@ -86,7 +86,7 @@ async def show(ctx: Context, caller: Caller, team_id: UUID) -> dict[str, Any]:
         row = await queries.find_team_by_id(connection, team_id) if caller.only_team in (None, team_id) else None
     if row is None:
         raise NotFound("Team not found")
-    return _shape(row)
+    return shape_team(row)
 
 
 async def show_all(ctx: Context, query: Mapping[str, str]) -> dict[str, Any]:
@@ -102,13 +102,14 @@ async def show_all(ctx: Context, query: Mapping[str, str]) -> dict[str, Any]:
         rows = await queries.list_teams(connection, after=after, limit=limit + 1)
     page, more = rows[:limit], len(rows) > limit
     return {
-        "teams": [_shape(row) for row in page],
+        "teams": [shape_team(row) for row in page],
         "nextCursor": str(page[-1].id) if more else None,
         "hasMore": more,
     }
 
 
-def _shape(row: AnyRow) -> dict[str, Any]:
+def shape_team(row: AnyRow) -> dict[str, Any]:
+    """The team object: what it may do."""
     return {
         "id": row.id,
         "name": row.name,

@@ -69,7 +69,7 @@ async def read_usage(ctx: Context, caller: Caller, asked: Asked) -> dict[str, An
         "to": timestamp(asked.ends_at),
         "groups": [{**{group: getattr(row, group) for group in asked.groups}, **_sums(row)} for row in rows],
         "total": {"jobs": sum(row.jobs for row in rows), "credits": sum(row.credits for row in rows)},
-        "budget": None if budget is None else {"month": month_name(month)} | _shape_budget(budget),
+        "budget": None if budget is None else {"month": month_name(month)} | shape_budget(budget),
     }
 
 
@@ -77,6 +77,7 @@ def _sums(row: Any) -> dict[str, int]:
     return {"jobs": row.jobs, "credits": row.credits}
 
 
-def _shape_budget(row: Any) -> dict[str, Any]:
+def shape_budget(row: Any) -> dict[str, Any]:
+    """A budget and what is left of it: null, as much as one likes, where there is no limit."""
     left = None if row.budget is None else max(row.budget - row.reserved - row.spent, 0)
     return {"limit": row.budget, "reserved": row.reserved, "spent": row.spent, "available": left}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Final
 from uuid import UUID
@@ -43,6 +43,63 @@ _FIND_APPLIED: Final = text(
     SELECT r.job_id, r.digest
     FROM unnest(CAST(:ids AS uuid[]), CAST(:digests AS bytea[])) AS asked (job_id, digest)
     JOIN receipts r ON r.job_id = asked.job_id AND r.digest = asked.digest AND r.applied
+    """
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sought:
+    """What receipts are looked for; None stands for any."""
+
+    job_id: UUID | None = None
+    signature: str | None = None
+    applied: bool | None = None
+    outcome: str | None = None
+
+
+async def list_receipts(
+    connection: AsyncConnection, sought: Sought, *, before: UUID | None, limit: int, budget: int
+) -> tuple[Sequence[AnyRow], UUID | None]:
+    """Receipts, newest first, older than the one that `before` names, and how far was looked where that is not all.
+
+    So many are looked at as `budget` says: those of a job, those that were not applied, or else all there are.
+    """
+    wanted = {column: value for column, value in asdict(sought).items() if value is not None}
+    parameters = wanted | {"before": before or _LAST, "limit": limit, "budget": budget, "skipped": budget - 1}
+    look = f"FROM receipts WHERE {_narrowest(sought)} AND id < :before ORDER BY id DESC"
+    where = " AND ".join(f"{column} = :{column}" for column in wanted) or "true"
+    page = f"SELECT * FROM (SELECT {_SHOWN} {look} LIMIT :budget) AS r WHERE {where} ORDER BY id DESC LIMIT :limit"  # noqa: S608
+    rows = (await connection.execute(text(page), parameters)).all()
+    if len(rows) == limit:
+        return rows, None
+    reach: UUID | None = await connection.scalar(text(f"SELECT id {look} OFFSET :skipped LIMIT 1"), parameters)
+    return rows, reach
+
+
+def _narrowest(sought: Sought) -> str:
+    """The condition that an index serves. What was not applied is little, and so is what has no good signature."""
+    if sought.job_id is not None:
+        return "job_id = :job_id"
+    return "NOT applied" if sought.applied is False or sought.signature in ("wrong", "absent") else "true"
+
+
+_SHOWN: Final = "id, job_id, received_at, signature, event, applied, outcome"
+
+_LAST: Final = UUID(int=2**128 - 1)
+"""An id that all others are before."""
+
+
+async def find_receipt(connection: AsyncConnection, receipt_id: UUID) -> AnyRow | None:
+    """A receipt with its headers (as text) and its raw body, which are NULL once they are past retention."""
+    return (await connection.execute(_FIND, {"id": receipt_id})).one_or_none()
+
+
+_FIND: Final = text(
+    """
+    SELECT r.id, r.job_id, r.received_at, r.signature, r.event, r.applied, r.outcome, r.digest,
+        CAST(b.headers AS text) AS headers, b.body
+    FROM receipts r LEFT JOIN receipt_bodies b ON b.receipt_id = r.id AND b.received_at = r.received_at
+    WHERE r.id = :id
     """
 )
 

@@ -135,9 +135,11 @@ def upgrade() -> None:
         ("ix_jobs_retries", ("retry_of",), "retry_of IS NOT NULL"),
     ):
         op.create_index(name, "jobs", list(columns), unique=False, postgresql_where=sa.text(which))
+    op.create_index("ix_receipts_unapplied", "receipts", ["id"], unique=False, postgresql_where=sa.text("NOT applied"))
 
 
 def downgrade() -> None:
+    op.drop_index("ix_receipts_unapplied", table_name="receipts")
     for name in ("ix_jobs_retries", "ix_jobs_errors", "ix_jobs_unsuccessful", "ix_jobs_open"):
         op.drop_index(name, table_name="jobs")
     op.drop_constraint(op.f("ck_jobs_ended_by"), "jobs", type_="check")

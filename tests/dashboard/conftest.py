@@ -10,7 +10,9 @@ from playwright.async_api import BrowserContext, async_playwright, expect
 
 from tests.dashboard.browser import FLAGS, find_chromium
 from tests.dashboard.operators import Operator, sign_in
+from tests.dashboard.troubles import Troubles, make_troubles
 from tests.harness import Service
+from tests.receivers import receiving
 
 
 @pytest.fixture
@@ -25,6 +27,13 @@ async def admin(service: Service) -> AsyncIterator[Operator]:
     """Somebody with the scope `admin`, signed in."""
     async with AsyncExitStack() as stack:
         yield await sign_in(stack, service, scopes=("admin",))
+
+
+@pytest.fixture
+async def troubles(service: Service) -> AsyncIterator[Troubles]:
+    """Something of everything that goes right and wrong."""
+    async with receiving() as receiver, receiving() as deaf:
+        yield await make_troubles(service, receiver, deaf)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.clock import first_id
 from app.db import AnyRow
 
-_DELIVERY: Final = """d.id, d.event_id, d.event_type, d.event_at, d.team_id, d.job_id, d.subscription_id, d.callback_url,
+DELIVERY: Final = """d.id, d.event_id, d.event_type, d.event_at, d.team_id, d.job_id, d.subscription_id, d.callback_url,
     d.created_at, d.status, d.reason, d.ended_at, d.due_at, d.attempt_count, d.lease_token IS NOT NULL AS is_leased"""
 
 _OF_TEAM: Final = "(CAST(:team_id AS uuid) IS NULL OR d.team_id = :team_id)"
@@ -39,7 +39,7 @@ async def list_deliveries(
     }
     wanted = {name: entry for name, entry in conditions.items() if entry[1] is not None}
     where = " AND ".join(condition for condition, _ in wanted.values()) or "true"
-    statement = f"SELECT {_DELIVERY} FROM deliveries d WHERE {where} ORDER BY d.id DESC LIMIT :limit"  # noqa: S608
+    statement = f"SELECT {DELIVERY} FROM deliveries d WHERE {where} ORDER BY d.id DESC LIMIT :limit"  # noqa: S608
     parameters = {name: value for name, (_, value) in wanted.items()}
     return (await connection.execute(text(statement), parameters | {"limit": limit})).all()
 
@@ -50,7 +50,7 @@ async def find_delivery(connection: AsyncConnection, team_id: UUID | None, deliv
 
 
 _FIND: Final = text(
-    f"SELECT {_DELIVERY} FROM deliveries d WHERE d.id = :id AND {_OF_TEAM}"  # noqa: S608 - the parts are ours
+    f"SELECT {DELIVERY} FROM deliveries d WHERE d.id = :id AND {_OF_TEAM}"  # noqa: S608 - the parts are ours
 )
 
 
@@ -88,6 +88,21 @@ async def make_due(tx: AsyncConnection, delivery_ids: Sequence[UUID], now: datet
         {"ids": list(delivery_ids), "now": now},
     )
     return done.rowcount
+
+
+async def lock_repeatable(tx: AsyncConnection, delivery_ids: Sequence[UUID]) -> Sequence[AnyRow]:
+    """Lock those of these deliveries, in order of id, that are over and whose subscription, if any, can be told."""
+    return (await tx.execute(_LOCK_REPEATABLE, {"ids": list(delivery_ids)})).all()
+
+
+_LOCK_REPEATABLE: Final = text(
+    """
+    SELECT d.id, d.team_id FROM deliveries d LEFT JOIN subscriptions s ON s.id = d.subscription_id
+    WHERE d.id = ANY(CAST(:ids AS uuid[])) AND d.due_at IS NULL
+        AND (d.subscription_id IS NULL OR (s.deleted_at IS NULL AND s.disabled_at IS NULL))
+    ORDER BY d.id FOR UPDATE OF d
+    """
+)
 
 
 @dataclass(frozen=True, slots=True)

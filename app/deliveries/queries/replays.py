@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
@@ -33,6 +33,16 @@ _FIND: Final = text(
     SELECT {_COLUMNS}, s.team_id FROM replays r JOIN subscriptions s ON s.id = r.subscription_id
     WHERE r.id = :id AND (CAST(:team_id AS uuid) IS NULL OR s.team_id = :team_id)
     """  # noqa: S608 - the part is ours
+)
+
+
+async def list_replays(connection: AsyncConnection, subscription_id: UUID, *, limit: int) -> Sequence[AnyRow]:
+    """The newest replays of a subscription, newest first."""
+    return (await connection.execute(_LIST, {"id": subscription_id, "limit": limit})).all()
+
+
+_LIST: Final = text(
+    f"SELECT {_COLUMNS} FROM replays r WHERE r.subscription_id = :id ORDER BY r.id DESC LIMIT :limit"  # noqa: S608
 )
 
 

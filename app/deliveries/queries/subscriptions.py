@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID
 
@@ -74,6 +74,45 @@ _LIST: Final = text(
     WHERE s.deleted_at IS NULL AND (CAST(:team_id AS uuid) IS NULL OR s.team_id = :team_id)
     ORDER BY s.id
     """  # noqa: S608 - the only part put in is a constant of ours
+)
+
+
+STATES: Final[Mapping[str, str]] = {
+    "enabled": "s.disabled_at IS NULL",
+    "failing": "s.disabled_at IS NULL AND s.failing_since IS NOT NULL",
+    "disabled": "s.disabled_at IS NOT NULL",
+}
+"""How a subscription may stand. One that fails is enabled too."""
+
+
+async def list_standing(
+    connection: AsyncConnection, *, team_id: UUID | None, state: str | None, before: UUID | None, limit: int
+) -> Sequence[AnyRow]:
+    """Subscriptions of a team or of all, in one of `STATES` or any, newest first, older than the one `before` names."""
+    conditions = ["s.deleted_at IS NULL", STATES[state] if state else "true"]
+    conditions += ["s.team_id = :team_id"] if team_id is not None else []
+    conditions += ["s.id < :before"] if before is not None else []
+    statement = f"""
+        SELECT {_COLUMNS} FROM subscriptions s JOIN teams t ON t.id = s.team_id
+        WHERE {" AND ".join(conditions)} ORDER BY s.id DESC LIMIT :limit
+        """  # noqa: S608 - all parts are ours
+    return (await connection.execute(text(statement), {"team_id": team_id, "before": before, "limit": limit})).all()
+
+
+async def count_undelivered(connection: AsyncConnection, ids: Collection[UUID], *, limit: int) -> dict[UUID, int]:
+    """How many deliveries of each of these subscriptions ended without success, each counted up to a limit."""
+    rows = await connection.execute(_COUNT_UNDELIVERED, {"ids": list(ids), "limit": limit})
+    return {row.id: row.found for row in rows}
+
+
+_COUNT_UNDELIVERED: Final = text(
+    """
+    SELECT asked.id, few.found FROM unnest(CAST(:ids AS uuid[])) AS asked (id) CROSS JOIN LATERAL (
+        SELECT count(*) AS found FROM (
+            SELECT 1 FROM deliveries WHERE subscription_id = asked.id AND status = 'undelivered' ORDER BY id LIMIT :limit
+        ) AS one
+    ) AS few
+    """
 )
 
 

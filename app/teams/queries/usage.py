@@ -49,6 +49,20 @@ async def find_budget(connection: AsyncConnection, team_id: UUID, month: date) -
     return (await connection.execute(_FIND_BUDGET, {"team_id": team_id, "month": month})).one()
 
 
+async def list_budgets(connection: AsyncConnection, month: date, *, limit: int) -> Sequence[AnyRow]:
+    """The teams that have a budget or have spent something in a month, those that spent most first."""
+    return (await connection.execute(_LIST_BUDGETS, {"month": month, "limit": limit})).all()
+
+
+_LIST_BUDGETS: Final = text(
+    """
+    SELECT id, name, monthly_credits AS budget, coalesce(reserved, 0) AS reserved, coalesce(spent, 0) AS spent
+    FROM teams LEFT JOIN balances ON team_id = id AND month = :month
+    WHERE test_of IS NULL AND (monthly_credits IS NOT NULL OR spent > 0 OR reserved > 0)
+    ORDER BY coalesce(spent, 0) DESC, id LIMIT :limit
+    """
+)
+
 _FIND_BUDGET: Final = text(
     """
     SELECT monthly_credits AS budget, coalesce(reserved, 0) AS reserved, coalesce(spent, 0) AS spent
