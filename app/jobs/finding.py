@@ -113,7 +113,8 @@ async def _find(
     elif await _are_few(connection, sought):
         rows = await queries.list_by_words(connection, sought, most=FEW, limit=limit)
     else:
-        rows = await queries.walk(connection, sought, budget=budget, limit=limit)
+        looks = budget if asked.words is None else -(-budget // 2)  # its words are another row of each job
+        rows = await queries.walk(connection, sought, budget=looks, limit=limit)
     return _cut(rows, asked.limit)
 
 
