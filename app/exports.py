@@ -62,20 +62,22 @@ async def export(
     The first page is read before anything is sent, so that what it raises becomes the answer.
     """
     first = await anext(pages, None)
-    headers = {
-        "Content-Disposition": f'attachment; filename="{name}.{wanted}"',
-        "Cache-Control": "no-store",
-        "X-Content-Type-Options": "nosniff",
-    }
     body = _write(wanted, columns, first, pages)
-    return StreamingResponse(body, media_type=_MEDIA_TYPES[wanted], headers=headers)
+    return StreamingResponse(body, media_type=_MEDIA_TYPES[wanted], headers=_headers(wanted, name))
 
 
 def export_page(wanted: Format, name: str, columns: Sequence[str], rows: Page) -> Response:
     """The same of what is at hand."""
     text = _lines(wanted, columns, rows, first=True)
-    disposition = f'attachment; filename="{name}.{wanted}"'
-    return Response(text, media_type=_MEDIA_TYPES[wanted], headers={"Content-Disposition": disposition})
+    return Response(text, media_type=_MEDIA_TYPES[wanted], headers=_headers(wanted, name))
+
+
+def _headers(wanted: Format, name: str) -> dict[str, str]:
+    return {
+        "Content-Disposition": f'attachment; filename="{name}.{wanted}"',
+        "Cache-Control": "no-store",
+        "X-Content-Type-Options": "nosniff",
+    }
 
 
 async def _write(

@@ -45,7 +45,7 @@ async def show_receipt(visit: Visit) -> Response:
         size=None if body is None else len(body),
         is_json=body is not None and len(body) <= LONGEST_SHOWN and _is_json(body),
         body=None if body is None else _read(body),
-        retention_days=visit.ctx.settings.retention_days,
+        retention_days=visit.ctx.settings.receipts_days,
     )
 
 

@@ -9,7 +9,8 @@ from starlette.responses import Response
 from app.dashboard.listing import Listing
 from app.dashboard.visits import Visit
 from app.teams.standing import show_budgets
-from app.teams.usage import ALL_TEAMS, Asked, as_csv, read_usage
+from app.teams.usage import ALL_TEAMS, Asked, read_usage
+from app.teams.usage_api import as_file
 
 SHOWN: Final = 200
 
@@ -45,9 +46,7 @@ async def download_usage(visit: Visit) -> Response:
     """The same groups, all of them, as CSV."""
     asked = _asked(visit, Listing.of(visit, FILTERS))
     usage = await read_usage(visit.ctx, visit.caller, asked)
-    name = f'attachment; filename="usage-{asked.begins_at:%Y%m%d}-{asked.ends_at:%Y%m%d}.csv"'
-    headers = {"Content-Disposition": name, "Cache-Control": "no-store"}
-    return Response(as_csv(usage, asked.groups), media_type="text/csv", headers=headers)
+    return as_file("csv", asked, usage)
 
 
 def _asked(visit: Visit, listing: Listing) -> Asked:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.exports import export_page, wanted_format
+from app.exports import Format, export_page, wanted_format
 from app.http import caller, context, json_response
 from app.teams.usage import Asked, read_usage
 
@@ -22,7 +25,10 @@ async def get_usage(request: Request) -> Response:
     asked = Asked.parse(request.query_params, ctx.now())
     wanted = wanted_format(request)
     usage = await read_usage(ctx, who, asked)
-    if wanted is not None:
-        name = f"usage-{asked.begins_at:%Y%m%d}-{asked.ends_at:%Y%m%d}"
-        return export_page(wanted, name, (*asked.groups, "jobs", "credits"), usage["groups"])
-    return json_response(usage)
+    return json_response(usage) if wanted is None else as_file(wanted, asked, usage)
+
+
+def as_file(wanted: Format, asked: Asked, usage: Mapping[str, Any]) -> Response:
+    """The groups of an answer, as a file."""
+    name = f"usage-{asked.begins_at:%Y%m%d}-{asked.ends_at:%Y%m%d}"
+    return export_page(wanted, name, (*asked.groups, "jobs", "credits"), usage["groups"])
