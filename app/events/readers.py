@@ -34,8 +34,8 @@ async def read_on(
 # Where the row is there it is left alone: an insertion would wait for whoever moves it.
 _BEGIN: Final = text(
     """
-    INSERT INTO log_readers (name, sequence, updated_at)
-    SELECT :name, 0, :now WHERE NOT EXISTS (SELECT FROM log_readers WHERE name = :name)
+    INSERT INTO log_readers (name, sequence, updated_at, began_at)
+    SELECT :name, 0, :now, :now WHERE NOT EXISTS (SELECT FROM log_readers WHERE name = :name)
     ON CONFLICT (name) DO NOTHING
     """
 )

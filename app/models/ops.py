@@ -19,6 +19,10 @@ TIMING_KINDS: Final = ("queue", "generation", "webhook")
 """From submission to acceptance upstream, from there to the end, and from the end upstream to when we had word of it."""
 
 
+TALLIES: Final = "tallies"
+"""The reader of the log whose place says how far tallies go."""
+
+
 class Tally(Base):
     """How many jobs of one kind were submitted and ended in one span of time. Made from the event log (see `tallying`)."""
 
@@ -84,6 +88,7 @@ class LogReader(Base):
     name: Mapped[str] = mapped_column(primary_key=True)
     sequence: Mapped[int] = mapped_column(BigInteger)
     updated_at: Mapped[datetime]
+    began_at: Mapped[datetime]  # of before it has made what the log still held by then
 
 
 class Total(Base):

@@ -9,9 +9,9 @@ from typing import Final
 
 from app.context import Context
 from app.events.readers import read_on
+from app.models.ops import TALLIES
 from app.ops import tally_queries as queries
 
-READER: Final = "tallies"
 AT_ONCE: Final = 1000
 
 BATCH: Final = 1000
@@ -21,7 +21,7 @@ BATCH: Final = 1000
 async def run_once(ctx: Context) -> int:
     """Count the next events; return how many, or 0 where there are no more, or another process counts them just now."""
     async with ctx.db.transaction() as tx:
-        events, more = await read_on(tx, READER, queries.TYPES, ctx.now(), limit=AT_ONCE)
+        events, more = await read_on(tx, TALLIES, queries.TYPES, ctx.now(), limit=AT_ONCE)
         if events:
             await queries.add_events(tx, events, ctx.now())
     return AT_ONCE if more else 0

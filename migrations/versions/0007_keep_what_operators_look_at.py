@@ -73,6 +73,7 @@ def upgrade() -> None:
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("sequence", sa.BigInteger(), nullable=False),
         sa.Column("updated_at", TIME, nullable=False),
+        sa.Column("began_at", TIME, nullable=False),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_log_readers")),
     )
     op.create_table(

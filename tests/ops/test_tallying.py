@@ -15,10 +15,11 @@ from sqlalchemy import text
 from app.clock import SettableClock
 from app.events.readers import read_on
 from app.jobs import dispatch, expire
-from app.models.ops import SPANS
+from app.models.ops import SPANS, TALLIES
 from app.ops import tally_queries, tallying
 from app.ops.histogram import BOUNDS, ERROR, bucket_of, percentile
 from app.simulator.server import RunningSimulator
+from app.teams.queries.usage import sum_usage
 from tests.harness import FLUX, HeldJob, Service, held_job, post_webhook, tell
 from tests.simulator.walks import sign
 
@@ -122,7 +123,7 @@ async def test_every_job_is_counted_once_by_two_processes_of_which_one_crashes(
     for job_id in jobs[:3]:
         await quiet.caller.http.post(f"/v1/jobs/{job_id}/cancel")
     connection = await quiet.ctx.db.engine.connect()
-    events, _ = await read_on(connection, tallying.READER, tally_queries.TYPES, quiet.ctx.now(), limit=5)
+    events, _ = await read_on(connection, TALLIES, tally_queries.TYPES, quiet.ctx.now(), limit=5)
     await tally_queries.add_events(connection, events, quiet.ctx.now())
     assert await tallying.run_once(second.ctx) == 0  # it is not this one's turn
     await connection.rollback()
@@ -228,3 +229,47 @@ async def test_the_database_puts_durations_into_the_same_buckets(quiet: Service)
     assert percentile({}, 0.5) is None
     assert percentile({0: 1}, 0.5) < BOUNDS[0]  # type: ignore[operator]
     assert percentile({len(BOUNDS): 3}, 0.95) == BOUNDS[-1]
+
+
+async def test_usage_of_whole_days_is_read_from_tallies_and_is_what_the_ledger_says(
+    serve: Serve, simulate: Simulate
+) -> None:
+    simulator = simulate(hold=True)
+    service: Service = await serve(simulator, loops=False)
+    service.ctx.clock = clock = SettableClock()
+    await count_all(service)  # from here on days are tallied
+    began = service.ctx.now()
+    for spent in (1, 20, 300, 4000):
+        clock.advance(86_400)
+        for model in ("flux-2-max", "flux-1.1-pro-ultra"):
+            job = await held_job(service, simulator, body=FLUX | {"model": model})
+            await say(service, job, "completed", status="COMPLETED", creditCost=spent)
+        await count_all(service)
+    team_id = (await service.job(job.id)).team_id
+    midnight = began.replace(hour=0, minute=0, second=0, microsecond=0)
+    marks = [began, *(midnight + timedelta(days=days) for days in range(1, 5)), service.ctx.now()]
+    asked = [(first, last) for first in marks for last in marks if first < last]
+
+    async def read() -> list[dict[str, int]]:
+        async with service.ctx.db.reading() as connection:
+            return [
+                {
+                    f"{row.day} {row.model}": row.credits
+                    for row in await sum_usage(
+                        connection, team_id, groups=("model", "day"), begins_at=first, ends_at=last
+                    )
+                }
+                for first, last in asked
+            ]
+
+    entries = await service.rows("SELECT at, model, spent_change FROM ledger WHERE kind = 'settle'")
+    assert len(entries) == 8
+    wanted = [
+        {f"{entry.at:%Y-%m-%d} {entry.model}": entry.spent_change for entry in entries if first <= entry.at < last}
+        for first, last in asked
+    ]
+    assert await read() == wanted
+    second_day = midnight + timedelta(days=2)
+    async with service.ctx.db.transaction() as tx:
+        await tx.exec_driver_sql(f"UPDATE ledger SET spent_change = 77 WHERE at::date = '{second_day:%Y-%m-%d}'")
+    assert await read() == wanted  # where a whole day is asked for, its ledger is not read
