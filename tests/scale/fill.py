@@ -115,10 +115,13 @@ async def _make_the_rest(connection: asyncpg.Connection, now: datetime, told: _P
     await connection.execute(statements.LEDGER, now - LEDGER, timeout=None)
     await connection.execute(statements.BALANCES, timeout=None)
     told("ledger")
-    spans = (now - RECENT, now - timedelta(days=40), now - timedelta(days=statements.DAYS + 1))
     by_team = "team_id" in METADATA.tables["timings"].columns
-    await connection.execute(statements.TALLIES, *spans, timeout=None)
-    await connection.execute(statements.timings(by_team=by_team), *spans, statements.BOUNDS, timeout=None)
+    for (span, width), days in zip(statements.SPANS, (RECENT.days, 40, statements.DAYS + 1), strict=True):
+        begin = (now - timedelta(days=days)).replace(hour=0, minute=0, second=0, microsecond=0)
+        await connection.execute(statements.tallies(span, width), begin, timeout=None)
+        await connection.execute(
+            statements.timings(span, width, by_team=by_team), begin, statements.BOUNDS, timeout=None
+        )
     told("tallies")
     # Readers of the log have nothing to do: what they would make of these events is there.
     for reader in ("words", "tallies"):

@@ -237,55 +237,55 @@ FILES: Final = """
     FROM jobs WHERE created_at >= $1 AND status = 'COMPLETED'
     """
 
-SPANS: Final = """(VALUES ('minutes', interval '5 min', $1::timestamptz), ('hour', interval '1 hour', $2::timestamptz),
-    ('day', interval '1 day', $3::timestamptz))"""
+SPANS: Final = (("minutes", "5 min"), ("hour", "1 hour"), ("day", "1 day"))
 
-TALLIES: Final = f"""
-    INSERT INTO tallies (span, begins_at, team_id, operation, model, submitted, completed, failed, cancelled, by_webhook,
-        by_poll, credits)
-    SELECT spans.name, date_bin(width, at, timestamptz '2000-01-01 00:00Z'), team_id, operation, model, sum(submitted),
-        sum(completed), sum(failed), sum(cancelled), sum(by_webhook), sum(by_poll), sum(credits)
-    FROM (
-        SELECT date_bin(interval '5 min', created_at, timestamptz '2000-01-01 00:00Z') AS at, team_id, operation, model,
-            count(*) AS submitted, 0 AS completed, 0 AS failed, 0 AS cancelled, 0 AS by_webhook, 0 AS by_poll, 0 AS credits
-        FROM jobs GROUP BY 1, 2, 3, 4
-        UNION ALL
-        SELECT date_bin(interval '5 min', completed_at, timestamptz '2000-01-01 00:00Z'), team_id, operation, model, 0,
-            count(*) FILTER (WHERE status = 'COMPLETED'), count(*) FILTER (WHERE status = 'FAILED'),
-            count(*) FILTER (WHERE status = 'CANCELLED'), count(*) FILTER (WHERE ended_by = 'webhook'),
-            count(*) FILTER (WHERE ended_by = 'poll'), sum(coalesce(credit_cost, 0))
-        FROM jobs WHERE completed_at IS NOT NULL GROUP BY 1, 2, 3, 4
-    ) AS counted JOIN {SPANS} AS spans (name, width, since) ON at >= spans.since
-    GROUP BY 1, 2, 3, 4, 5
-    """
+
+def tallies(span: str, width: str) -> str:
+    """Counts of a span, from the time `$1` on."""
+    begins_at = f"date_bin(interval '{width}', %s, timestamptz '2000-01-01 00:00Z')"
+    return f"""
+        INSERT INTO tallies (span, begins_at, team_id, operation, model, submitted, completed, failed, cancelled, by_webhook,
+            by_poll, credits)
+        SELECT '{span}', at, team_id, operation, model, sum(submitted), sum(completed), sum(failed), sum(cancelled),
+            sum(by_webhook), sum(by_poll), sum(credits)
+        FROM (
+            SELECT {begins_at % "created_at"} AS at, team_id, operation, model, count(*) AS submitted, 0 AS completed,
+                0 AS failed, 0 AS cancelled, 0 AS by_webhook, 0 AS by_poll, 0 AS credits
+            FROM jobs WHERE created_at >= $1 GROUP BY 1, 2, 3, 4
+            UNION ALL
+            SELECT {begins_at % "completed_at"}, team_id, operation, model, 0,
+                count(*) FILTER (WHERE status = 'COMPLETED'), count(*) FILTER (WHERE status = 'FAILED'),
+                count(*) FILTER (WHERE status = 'CANCELLED'), count(*) FILTER (WHERE ended_by = 'webhook'),
+                count(*) FILTER (WHERE ended_by = 'poll'), sum(coalesce(credit_cost, 0))
+            FROM jobs WHERE completed_at >= $1 GROUP BY 1, 2, 3, 4
+        ) AS counted
+        GROUP BY 1, 2, 3, 4, 5
+        """
+
 
 BOUNDS: Final = [round(0.1 * 1.25**step, 6) for step in range(63)]
 """Where the buckets of durations begin, in seconds."""
 
 
-def timings(*, by_team: bool) -> str:
-    """Durations by span and model, of all teams; with `by_team` those of each team besides, with nought for all of them."""
-    columns, teams = (
-        ("span, begins_at, kind, model, bucket", "")
+def timings(span: str, width: str, *, by_team: bool) -> str:
+    """Durations of a span by model, from the time `$1` on, in buckets that begin at `$2`: those of all teams, with `by_team`
+    those of each besides."""
+    team, whose = (
+        ("", "")
         if not by_team
         else (
-            "span, begins_at, team_id, kind, model, bucket",
-            "whose.team_id,",
+            "whose.team_id, ",
+            "CROSS JOIN LATERAL (VALUES (team_id), ('00000000-0000-0000-0000-000000000000'::uuid)) AS whose (team_id)",
         )
     )
-    whose = "CROSS JOIN LATERAL (VALUES (team_id), ('00000000-0000-0000-0000-000000000000'::uuid)) AS whose (team_id)"
-    keys = ", ".join(str(number + 1) for number in range(columns.count(",") + 1))
     return f"""
-        INSERT INTO timings ({columns}, job_count)
-        SELECT spans.name, date_bin(width, at, timestamptz '2000-01-01 00:00Z'), {teams} kind, model, bucket, sum(job_count)
-        FROM (
-            SELECT date_bin(interval '5 min', at, timestamptz '2000-01-01 00:00Z') AS at, team_id, kind, model,
-                width_bucket(greatest(extract(epoch FROM took)::float8, 0), $4::float8[]) AS bucket, count(*) AS job_count
-            FROM jobs CROSS JOIN LATERAL (
-                VALUES ('queue', accepted_at, accepted_at - created_at),
-                    ('generation', completed_at, completed_at - accepted_at)
-            ) AS sample (kind, at, took)
-            WHERE status = 'COMPLETED' GROUP BY 1, 2, 3, 4, 5
-        ) AS counted {whose if by_team else ""} JOIN {SPANS} AS spans (name, width, since) ON at >= spans.since
-        GROUP BY {keys}
+        INSERT INTO timings (span, begins_at, {"team_id, " if by_team else ""}kind, model, bucket, job_count)
+        SELECT '{span}', date_bin(interval '{width}', at, timestamptz '2000-01-01 00:00Z') AS begins_at, {team}kind, model,
+            width_bucket(greatest(extract(epoch FROM took)::float8, 0), $2::float8[]) AS bucket, count(*)
+        FROM jobs CROSS JOIN LATERAL (
+            VALUES ('queue', accepted_at, accepted_at - created_at),
+                ('generation', completed_at, completed_at - accepted_at)
+        ) AS sample (kind, at, took) {whose}
+        WHERE status = 'COMPLETED' AND at >= $1
+        GROUP BY begins_at, {team}kind, model, bucket
         """
