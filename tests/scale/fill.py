@@ -15,7 +15,7 @@ import asyncpg
 
 from app import migrate, partitions
 from app.db import Database, plain_url
-from app.models.tables import METADATA
+from app.ops.histogram import BOUNDS
 from tests.scale import statements
 
 CHUNK: Final = 100_000
@@ -115,19 +115,14 @@ async def _make_the_rest(connection: asyncpg.Connection, now: datetime, told: _P
     await connection.execute(statements.LEDGER, now - LEDGER, timeout=None)
     await connection.execute(statements.BALANCES, timeout=None)
     told("ledger")
-    by_team = "team_id" in METADATA.tables["timings"].columns
-    for (span, width), days in zip(statements.SPANS, (RECENT.days, 40, statements.DAYS + 1), strict=True):
+    for (span, width), days in zip(statements.SPANS, (RECENT.days, 40, 40, statements.DAYS + 1), strict=True):
         begin = (now - timedelta(days=days)).replace(hour=0, minute=0, second=0, microsecond=0)
         await connection.execute(statements.tallies(span, width), begin, timeout=None)
-        await connection.execute(
-            statements.timings(span, width, by_team=by_team), begin, statements.BOUNDS, timeout=None
-        )
+        await connection.execute(statements.timings(span, width), begin, BOUNDS, timeout=None)
     told("tallies")
     # Readers of the log have nothing to do: what they would make of these events is there.
-    for reader in ("words", "tallies"):
-        await connection.execute(
-            "INSERT INTO log_readers SELECT $1, coalesce(max(sequence), 0), $2 FROM events", reader, now
-        )
+    for reader in ("words", "tallies", "totals"):
+        await connection.execute(statements.BEGIN_READING, reader, now, now - timedelta(days=statements.DAYS))
 
 
 @asynccontextmanager

@@ -159,6 +159,11 @@ LEDGER: Final = """
         ELSE status IN ('FAILED', 'CANCELLED') END
     """
 
+BEGIN_READING: Final = """
+    INSERT INTO log_readers (name, sequence, updated_at, began_at)
+    SELECT $1, coalesce(max(sequence), 0), $2, $3 FROM events
+    """
+
 BALANCES: Final = """
     INSERT INTO balances (team_id, month, reserved, spent)
     SELECT team_id, month, sum(reserved_change), sum(spent_change) FROM ledger GROUP BY 1, 2
@@ -237,7 +242,7 @@ FILES: Final = """
     FROM jobs WHERE created_at >= $1 AND status = 'COMPLETED'
     """
 
-SPANS: Final = (("minutes", "5 min"), ("hour", "1 hour"), ("day", "1 day"))
+SPANS: Final = (("minutes", "5 min"), ("hour", "1 hour"), ("six_hours", "6 hours"), ("day", "1 day"))
 
 
 def tallies(span: str, width: str) -> str:
@@ -263,29 +268,17 @@ def tallies(span: str, width: str) -> str:
         """
 
 
-BOUNDS: Final = [round(0.1 * 1.25**step, 6) for step in range(63)]
-"""Where the buckets of durations begin, in seconds."""
-
-
-def timings(span: str, width: str, *, by_team: bool) -> str:
-    """Durations of a span by model, from the time `$1` on, in buckets that begin at `$2`: those of all teams, with `by_team`
-    those of each besides."""
-    team, whose = (
-        ("", "")
-        if not by_team
-        else (
-            "whose.team_id, ",
-            "CROSS JOIN LATERAL (VALUES (team_id), ('00000000-0000-0000-0000-000000000000'::uuid)) AS whose (team_id)",
-        )
-    )
+def timings(span: str, width: str) -> str:
+    """Durations of a span by model, from the time `$1` on, in buckets that begin at `$2`: of each team, and of all."""
     return f"""
-        INSERT INTO timings (span, begins_at, {"team_id, " if by_team else ""}kind, model, bucket, job_count)
-        SELECT '{span}', date_bin(interval '{width}', at, timestamptz '2000-01-01 00:00Z') AS begins_at, {team}kind, model,
-            width_bucket(greatest(extract(epoch FROM took)::float8, 0), $2::float8[]) AS bucket, count(*)
+        INSERT INTO timings (span, begins_at, team_id, kind, model, bucket, job_count)
+        SELECT '{span}', date_bin(interval '{width}', at, timestamptz '2000-01-01 00:00Z') AS begins_at, whose.team_id, kind,
+            model, width_bucket(greatest(extract(epoch FROM took)::float8, 0), $2::float8[]) AS bucket, count(*)
         FROM jobs CROSS JOIN LATERAL (
             VALUES ('queue', accepted_at, accepted_at - created_at),
                 ('generation', completed_at, completed_at - accepted_at)
-        ) AS sample (kind, at, took) {whose}
+        ) AS sample (kind, at, took)
+        CROSS JOIN LATERAL (VALUES (team_id), ('00000000-0000-0000-0000-000000000000'::uuid)) AS whose (team_id)
         WHERE status = 'COMPLETED' AND at >= $1
-        GROUP BY begins_at, {team}kind, model, bucket
+        GROUP BY begins_at, whose.team_id, kind, model, bucket
         """
