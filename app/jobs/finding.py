@@ -25,6 +25,11 @@ BUDGET: Final = 5_000
 FEW: Final = 2_000
 """So many jobs with the words asked for are sorted; where there are more, a walk meets them soon enough."""
 
+COMMON: Final = 100_000
+"""As many jobs have a word that is common in a history of millions: reading the list of them takes its time."""
+
+MOST_WORDS_GUESSED: Final = 8
+
 IDS_AT_ONCE: Final = 1_000
 MOST_WALKS: Final = 25
 """How many pages are looked at in a row to list or count jobs."""
@@ -138,9 +143,19 @@ async def _are_few(connection: AsyncConnection, sought: Sought) -> bool:
     """
     if sought.labels is None and sought.words is None:
         return False
+    if sought.words is not None and await _are_all_common(connection, sought.words):
+        return False
     if await queries.guess_words(connection, sought) > 2 * FEW:
         return False
     return await queries.count_words(connection, sought, limit=FEW + 1) <= FEW
+
+
+async def _are_all_common(connection: AsyncConnection, words: str) -> bool:
+    """Whether the index has so long a list for each of these words that a walk meets jobs with them sooner."""
+    for word in words.split()[:MOST_WORDS_GUESSED]:
+        if await queries.guess_words(connection, Sought(walks=(), words=word)) < COMMON:
+            return False
+    return True
 
 
 def _seek(asked: JobFilter, *, team_id: UUID | None, key_id: UUID | None, now: datetime) -> Sought:

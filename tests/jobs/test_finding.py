@@ -191,12 +191,17 @@ async def walk_through(history: History, asked: JobFilter, **scope: Any) -> list
     pytest.fail(f"there is no end to {asked}")
 
 
-@pytest.mark.parametrize(("few", "merged"), [(finding.FEW, 64), (0, 64), (0, 1)], ids=["words", "walk", "a walk each"])
+@pytest.mark.parametrize(
+    ("few", "common", "merged"),
+    [(finding.FEW, finding.COMMON, 64), (finding.FEW, 0, 64), (0, finding.COMMON, 1)],
+    ids=["words", "walk", "a walk each"],
+)
 async def test_every_filter_finds_what_the_same_filter_in_python_finds(
-    history: History, monkeypatch: pytest.MonkeyPatch, few: int, merged: int
+    history: History, monkeypatch: pytest.MonkeyPatch, few: int, common: int, merged: int
 ) -> None:
     """Page by page, each once; with budgets that a page does not reach, and with ones that cut it short."""
     monkeypatch.setattr(finding, "FEW", few)
+    monkeypatch.setattr(finding, "COMMON", common)
     monkeypatch.setattr(queries, "MOST_MERGED", merged)
     dice = random.Random(7)
     for _ in range(40):
