@@ -14,6 +14,7 @@ from ruamel.yaml import YAML
 
 from app.cli import main as cli
 from app.config import Settings, environment_name, load_settings
+from app.dashboard.routes import PAGES
 from app.main import ROUTES, create_app
 from app.simulator.control import control_routes
 from app.simulator.world import World
@@ -154,7 +155,7 @@ def test_the_readme_has_every_route() -> None:
 
 
 def test_the_documents_name_no_route_that_does_not_exist() -> None:
-    known = {path for _, path, _ in ROUTES} | {"/docs", "/openapi.json"}
+    known = {path for _, path, _ in ROUTES} | {path for path, _ in PAGES} | {"/docs", "/openapi.json"}
     known |= {route.path for route in control_routes(World())}
     shapes = {re.sub(r"\{\w+\}", "{}", path) for path in known}
     named = [match[1] for span in spans() if (match := re.match(r"(?:[A-Z]+ )?(/[^\s?]+)", span))]

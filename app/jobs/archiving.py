@@ -219,8 +219,8 @@ async def _renew(ctx: Context, claimed: AnyRow, leased_until: datetime) -> datet
 async def renew(ctx: Context, tx: AsyncConnection, claims: Sequence[AnyRow]) -> list[datetime | None]:
     """Lengthen leases; None for one that stands no more."""
     until = ctx.now() + LEASE
-    ours = await fetching.renew_leases(tx, {claimed.id: claimed.lease_token for claimed in claims}, until=until)
-    return [until if claimed.id in ours else None for claimed in claims]
+    ours = await fetching.renew_leases(tx, claims, until=until)
+    return [until if claimed.lease_token in ours else None for claimed in claims]
 
 
 async def record(ctx: Context, tx: AsyncConnection, fetched: Sequence[Fetched]) -> list[bool]:
@@ -231,16 +231,20 @@ async def record(ctx: Context, tx: AsyncConnection, fetched: Sequence[Fetched]) 
     """
     now = ctx.now()
     jobs = await lock_archived(tx, {one.claimed.job_id for one in fetched} - {None})
-    ours = await fetching.lock_leased(tx, {one.claimed.id: one.claimed.lease_token for one in fetched})
-    counted = [one for one in fetched if one.claimed.id in ours]
+    ours = await fetching.lock_leased(tx, [one.claimed for one in fetched])
+    counted = [one for one in fetched if one.claimed.lease_token in ours]
     outcomes = {one.claimed.id: _judge(one, now) for one in counted}
     await fetching.record_outcomes(tx, list(outcomes.values()), now=now)
     await insert_steps(tx, [_step(one, outcomes[one.claimed.id], now) for one in counted if one.claimed.job_id])
     ended = {one.claimed.job_id for one in counted if outcomes[one.claimed.id].status != "pending"} & jobs
     await announce_archived(ctx, tx, await fetching.list_settled_jobs(tx, ended))
-    kept = {one.claimed.id: one.outcome.object for one in fetched if isinstance(one.outcome, Kept)}
-    recorded = ours | await fetching.list_stored_as(tx, {id_: name for id_, name in kept.items() if id_ not in ours})
-    return [one.claimed.id in recorded for one in fetched]
+    others = [one for one in fetched if one.claimed.lease_token not in ours]
+    kept = {one.outcome.object: one.claimed.id for one in others if isinstance(one.outcome, Kept)}
+    before = await fetching.list_stored_as(tx, kept)
+    return [
+        one.claimed.lease_token in ours or (isinstance(one.outcome, Kept) and one.outcome.object in before)
+        for one in fetched
+    ]
 
 
 async def tell_late_once(ctx: Context) -> int:

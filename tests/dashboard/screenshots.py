@@ -27,6 +27,9 @@ from tests.harness import Service, eventually, make_caller, running_service, set
 from tests.receivers import receiving
 
 FOLDER: Final = Path(__file__).resolve().parents[2] / "docs" / "screenshots"
+SHOW_ALL: Final = "document.querySelectorAll('img').forEach((image) => { image.loading = 'eager'; })"
+"""Pictures that are further down are not fetched before somebody scrolls there, as nobody does here."""
+
 SIZES: Final = {"": (1360, 900), "-phone": (390, 844)}
 
 
@@ -145,7 +148,8 @@ async def photograph(
         answer = await page.goto(f"{url}{path}")
         assert answer is not None
         assert answer.status == 200, f"{path}: {answer.status}"
-        await page.wait_for_load_state("load")
+        await page.evaluate(SHOW_ALL)
+        await page.wait_for_function("[...document.images].every((image) => image.complete)")
         await page.screenshot(path=folder / f"{name}-{scheme}{suffix}.png", full_page=True)
     await context.close()
 

@@ -141,7 +141,6 @@ async def test_how_far_was_looked_is_told_where_the_search_stopped(
         await service.caller.accepted(FLUX, **LATER)
     await change(service, wanted, "operation = 'images/edit'")
     find = finding.find_jobs
-    monkeypatch.setattr(finding, "LEAST_BUDGET", 3)
     monkeypatch.setattr(page_of_jobs, "find_jobs", lambda *given, **named: find(*given, **named, budget=3))
     monkeypatch.setattr(finding, "_are_few", _never)
     page, looks = await operator.read("/ops/jobs?operation=images/edit"), 1

@@ -21,6 +21,9 @@ DAYS: Final = 7
 TURNS: Final = 84
 """Every two hours something is submitted."""
 
+LAST: Final = timedelta(minutes=49)
+"""So much of the week is left for what is still under way at its end."""
+
 MOST_AT_ONCE: Final = 10
 
 SUBJECTS: Final = (
@@ -105,7 +108,7 @@ class Week:
             busy = 1.6 if 4 <= (turn % 12) <= 9 else 0.5
             await self._submit_some(min(MOST_AT_ONCE - 2, max(2, round(self.dice.gauss(7.6 * busy, 2)))))
             await self.move(timedelta(days=DAYS) / TURNS - timedelta(minutes=6))
-        await self.move(-self.clock.offset - timedelta(minutes=4))
+        await self.move(-self.clock.offset - LAST)
 
     async def move(self, time: timedelta) -> None:
         """Move both clocks on, when no lease would be lost by it."""
@@ -176,7 +179,7 @@ async def leave_things_undone(week: Week) -> None:
     flux, video = KINDS[0], KINDS[4]
     slow = [await week.submit(video)]
     await week.taken(slow)
-    await week.move(timedelta(minutes=45))
+    await week.move(LAST - timedelta(minutes=4))
     running = [await week.submit(kind) for kind in (flux, KINDS[1], KINDS[2], KINDS[5], KINDS[6], flux, KINDS[3])]
     await week.taken(running)
     for job_id, progress in zip(running, (25, 50, 75, 25, 50, 75, 25), strict=True):

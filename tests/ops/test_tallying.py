@@ -245,7 +245,7 @@ async def test_usage_of_whole_days_is_read_from_tallies_and_is_what_the_ledger_s
             job = await held_job(service, simulator, body=FLUX | {"model": model})
             await say(service, job, "completed", status="COMPLETED", creditCost=spent)
         await count_all(service)
-    team_id = (await service.job(job.id)).team_id
+    (team,) = await service.rows("SELECT id FROM teams WHERE name = 'tests'")
     midnight = began.replace(hour=0, minute=0, second=0, microsecond=0)
     marks = [began, *(midnight + timedelta(days=days) for days in range(1, 5)), service.ctx.now()]
     asked = [(first, last) for first in marks for last in marks if first < last]
@@ -256,7 +256,7 @@ async def test_usage_of_whole_days_is_read_from_tallies_and_is_what_the_ledger_s
                 {
                     f"{row.day} {row.model}": row.credits
                     for row in await sum_usage(
-                        connection, team_id, groups=("model", "day"), begins_at=first, ends_at=last
+                        connection, team.id, groups=("model", "day"), begins_at=first, ends_at=last
                     )
                 }
                 for first, last in asked

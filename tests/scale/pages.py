@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import math
 import re
 import sys
 import time
@@ -101,7 +102,7 @@ class Visited:
 
     def share(self, share: float) -> float:
         """The time that this share of all took at most."""
-        return sorted(self.took)[min(int(len(self.took) * share), len(self.took) - 1)]
+        return sorted(self.took)[math.ceil(len(self.took) * share) - 1]
 
     @property
     def is_too_slow(self) -> bool:

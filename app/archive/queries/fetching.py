@@ -126,10 +126,9 @@ _CLAIM: Final = text(
 )
 
 
-async def renew_leases(tx: AsyncConnection, leases: Mapping[UUID, UUID], *, until: datetime) -> set[UUID]:
-    """Lengthen leases, by file and token; return the files whose leases still stood."""
-    parameters = {"ids": list(leases), "tokens": list(leases.values()), "until": until}
-    return {row.id for row in await tx.execute(_RENEW, parameters)}
+async def renew_leases(tx: AsyncConnection, claims: Sequence[AnyRow], *, until: datetime) -> set[UUID]:
+    """Lengthen the leases of claimed files; return the tokens of those that still stood."""
+    return {row.lease_token for row in await tx.execute(_RENEW, _leases(claims) | {"until": until})}
 
 
 _RENEW: Final = text(
@@ -142,20 +141,26 @@ _RENEW: Final = text(
         ORDER BY files.id FOR UPDATE OF files
     ) AS ours
     WHERE files.id = ours.id AND due_at IS NOT NULL
-    RETURNING files.id
+    RETURNING lease_token
     """
 )
 
 
-async def lock_leased(tx: AsyncConnection, leases: Mapping[UUID, UUID]) -> set[UUID]:
-    """Lock files that are under these leases, by file and token, in order of id; the others are left out."""
-    parameters = {"ids": list(leases), "tokens": list(leases.values())}
-    return {row.id for row in await tx.execute(_LOCK_LEASED, parameters)}
+async def lock_leased(tx: AsyncConnection, claims: Sequence[AnyRow]) -> set[UUID]:
+    """Lock those of these claimed files that are still under their leases, in order of id; return the tokens.
+
+    Of one file there may be an attempt whose lease is lost beside the one that has it now: it is the tokens that tell.
+    """
+    return {row.lease_token for row in await tx.execute(_LOCK_LEASED, _leases(claims))}
+
+
+def _leases(claims: Sequence[AnyRow]) -> dict[str, object]:
+    return {"ids": [claimed.id for claimed in claims], "tokens": [claimed.lease_token for claimed in claims]}
 
 
 _LOCK_LEASED: Final = text(
     """
-    SELECT files.id FROM files
+    SELECT lease_token FROM files
     JOIN unnest(CAST(:ids AS uuid[]), CAST(:tokens AS uuid[])) AS held (id, token)
         ON held.id = files.id AND held.token = files.lease_token
     WHERE due_at IS NOT NULL ORDER BY files.id FOR UPDATE OF files
@@ -163,17 +168,17 @@ _LOCK_LEASED: Final = text(
 )
 
 
-async def list_stored_as(tx: AsyncConnection, objects: Mapping[UUID, str]) -> set[UUID]:
-    """Which files are stored in these very objects."""
+async def list_stored_as(tx: AsyncConnection, objects: Mapping[str, UUID]) -> set[str]:
+    """Those of these objects that are what their files are stored in."""
     if not objects:
         return set()
-    parameters = {"ids": list(objects), "objects": list(objects.values())}
-    return {row.id for row in await tx.execute(_LIST_STORED_AS, parameters)}
+    parameters = {"ids": list(objects.values()), "objects": list(objects)}
+    return {row.object for row in await tx.execute(_LIST_STORED_AS, parameters)}
 
 
 _LIST_STORED_AS: Final = text(
     """
-    SELECT files.id FROM files
+    SELECT files.object FROM files
     JOIN unnest(CAST(:ids AS uuid[]), CAST(:objects AS text[])) AS wanted (id, object)
         ON wanted.id = files.id AND wanted.object = files.object
     WHERE status = 'stored'
