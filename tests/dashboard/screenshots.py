@@ -6,6 +6,7 @@ It wants a Chromium. Nothing outside this machine is touched; the database is em
 from __future__ import annotations
 
 import asyncio
+import io
 import sys
 import tempfile
 from collections.abc import AsyncIterator
@@ -14,6 +15,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
+from PIL import Image
 from playwright.async_api import Browser, async_playwright
 
 from app import embedded, migrate, partitions
@@ -27,6 +29,8 @@ from tests.harness import Service, eventually, make_caller, running_service, set
 from tests.receivers import receiving
 
 FOLDER: Final = Path(__file__).resolve().parents[2] / "docs" / "screenshots"
+LONGEST: Final = 2400
+
 SHOW_ALL: Final = "document.querySelectorAll('img').forEach((image) => { image.loading = 'eager'; })"
 """Pictures that are further down are not fetched before somebody scrolls there, as nobody does here."""
 
@@ -142,16 +146,24 @@ async def photograph(
     context = await browser.new_context(color_scheme=scheme, viewport={"width": width, "height": height})  # type: ignore[arg-type]
     page = await context.new_page()
     await page.goto(f"{url}/ops/sign-in")
-    await page.screenshot(path=folder / f"sign-in-{scheme}{suffix}.png")
+    keep(await page.screenshot(), folder / f"sign-in-{scheme}{suffix}.png")
     await sign_in_at(page, url, key)
     for name, path in pages.items():
         answer = await page.goto(f"{url}{path}")
         assert answer is not None
         assert answer.status == 200, f"{path}: {answer.status}"
         await page.evaluate(SHOW_ALL)
-        await page.wait_for_function("[...document.images].every((image) => image.complete)")
-        await page.screenshot(path=folder / f"{name}-{scheme}{suffix}.png", full_page=True)
+        while not await page.evaluate("[...document.images].every((image) => image.complete)"):
+            await asyncio.sleep(0.05)
+        keep(await page.screenshot(full_page=True), folder / f"{name}-{scheme}{suffix}.png")
     await context.close()
+
+
+def keep(png: bytes, path: Path) -> None:
+    """Write a picture, small enough for a repository: the rest of a long list looks like its beginning."""
+    with Image.open(io.BytesIO(png)) as picture:
+        width, height = picture.size
+        picture.crop((0, 0, width, min(height, LONGEST))).convert("RGB").quantize(160).save(path, optimize=True)
 
 
 if __name__ == "__main__":
