@@ -359,7 +359,7 @@ MUTATIONS: Final = (
     Mutation(
         15,
         "app/jobs/archiving.py",
-        "counted = [one for one in fetched if one.claimed.id in ours]",
+        "counted = [one for one in fetched if one.claimed.lease_token in ours]",
         "counted = list(fetched)",
         "an attempt whose lease is another's records its file all the same",
     ),
