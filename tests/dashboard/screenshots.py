@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
+import re
+import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator
@@ -34,6 +37,9 @@ LONGEST: Final = 2400
 SHOW_ALL: Final = "document.querySelectorAll('img').forEach((image) => { image.loading = 'eager'; })"
 """Pictures that are further down are not fetched before somebody scrolls there, as nobody does here."""
 
+BREAKS: Final = ("#drop", "#storm-50", "#kill")
+"""What is pressed in the demo before it is photographed."""
+
 SIZES: Final = {"": (1360, 900), "-phone": (390, 844)}
 
 
@@ -47,14 +53,47 @@ async def take(folder: Path) -> None:
         admin = await make_caller(week.service.ctx, week.service.url, "operators", ("admin",))
         await stack.enter_async_context(admin.http)
         await set_budgets(week, admin)
+        demo_url, demo_key = await stack.enter_async_context(running_demo())
         playwright = await stack.enter_async_context(async_playwright())
         browser = await playwright.chromium.launch(executable_path=path, args=FLAGS)
         stack.push_async_callback(browser.close)
         pages = await list_pages(week.service)
+        await break_something(browser, demo_url, demo_key)
         for scheme in ("light", "dark"):
-            for suffix, (width, height) in SIZES.items():
-                print(f"{scheme}{suffix}: {len(pages)} pages", flush=True)
-                await photograph(browser, week.service.url, admin.key, pages, folder, scheme, suffix, (width, height))
+            for suffix, size in SIZES.items():
+                print(f"{scheme}{suffix}: {len(pages) + 1} pages", flush=True)
+                await photograph(browser, week.service.url, admin.key, pages, folder, scheme, suffix, size)
+                await photograph(browser, demo_url, demo_key, {"demo": "/ops/demo"}, folder, scheme, suffix, size)
+
+
+@asynccontextmanager
+async def running_demo() -> AsyncIterator[tuple[str, str]]:
+    """The demo, in a folder of its own: its address, and a key for its dashboard."""
+    with tempfile.TemporaryDirectory() as home:
+        here = {"cwd": home, "env": {**os.environ, "PYTHONPATH": str(FOLDER.parents[1])}}
+        command = (sys.executable, "-m", "app", "demo", "--port", "0")
+        demo = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, **here)  # type: ignore[arg-type]
+        assert demo.stdout is not None
+        try:
+            async for line in demo.stdout:
+                if found := re.match(rb"Dashboard +(\S+)/ops +key (\S+)", line):
+                    yield found[1].decode(), found[2].decode()
+                    break
+        finally:
+            demo.send_signal(signal.SIGINT)
+            await demo.communicate()
+
+
+async def break_something(browser: Browser, url: str, key: str) -> None:
+    """Send a storm of jobs whose webhooks are dropped, and kill a worker under it."""
+    context = await browser.new_context()
+    page = await context.new_page()
+    await sign_in_at(page, url, key)
+    for button in BREAKS:
+        await page.goto(f"{url}/ops/demo")
+        await page.locator(button).click()
+        await page.wait_for_load_state()
+    await context.close()
 
 
 @asynccontextmanager
