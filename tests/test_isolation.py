@@ -144,7 +144,7 @@ TABLE: Final[dict[Route, Way]] = {
     ("POST", "/v1/keys"): Admins({"team": "a", "scopes": ["read"]}),
     ("GET", "/v1/keys/{key_id}"): One("key"),
     ("DELETE", "/v1/keys/{key_id}"): One("key"),
-    ("POST", "/v1/keys/{key_id}/rotate"): One("key", {"graceSeconds": 0}),
+    ("POST", "/v1/keys/{key_id}/rotate"): One("key", {"graceSeconds": 60}),
     ("GET", "/v1/audit"): Many(),
     ("GET", "/v1/usage"): Many("group_by=team,model,operation,day"),
     ("GET", "/v1/status"): Admins(),

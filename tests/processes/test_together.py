@@ -63,7 +63,7 @@ def test_two_services_share_the_work_and_wake_each_others_callers(
 def test_two_hundred_submissions_at_once_to_two_services_run_ten_at_a_time_and_the_cap_is_used(
     launch: Callable[..., Program], simulate: Callable[..., RunningSimulator], database_url: str
 ) -> None:
-    jobs, cap, generate_seconds = 200, 10, 0.8
+    jobs, cap, generate_seconds = 200, 10, 1.5
     simulator = simulate(max_concurrent_jobs=cap, generate_seconds=generate_seconds, progress_steps=())
     services = [launch("serve", **reachable(simulator, database_url, max_in_flight=cap)) for _ in range(2)]
     with client(ready(services[0])) as here, client(ready(services[1])) as there, ThreadPoolExecutor(jobs) as threads:
