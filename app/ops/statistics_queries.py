@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 from uuid import UUID
 
@@ -97,21 +97,5 @@ _LIST_FAILURES: Final = text(
     ) AS job
     WHERE teams.test_of IS NULL
     ORDER BY job.created_at DESC, job.id DESC LIMIT :limit
-    """
-)
-
-
-async def list_processes(connection: AsyncConnection, *, seen_within: timedelta, limit: int) -> Sequence[AnyRow]:
-    """The processes that told of themselves not long ago, by the database's clock: `loops` is JSON in text."""
-    return (await connection.execute(_LIST_PROCESSES, {"seen_within": seen_within, "limit": limit})).all()
-
-
-_LIST_PROCESSES: Final = text(
-    """
-    SELECT host, pid, role, seen_at, CAST(extract(epoch FROM now() - seen_at) AS float8) AS unseen_seconds,
-        CAST(loops AS text) AS loops
-    FROM processes
-    WHERE id <> '00000000-0000-0000-0000-000000000000' AND seen_at > now() - CAST(:seen_within AS interval)
-    ORDER BY host, pid LIMIT :limit
     """
 )

@@ -41,6 +41,11 @@ class LoopSeen:
         """Whether it should have had a turn long since."""
         return self.seconds_ago > LATE_TURNS * self.every_seconds + LATE_SECONDS
 
+    @property
+    def failing(self) -> bool:
+        """Whether its last turn failed: an error stays told of when it is long over."""
+        return self.error_seconds_ago is not None and self.error_seconds_ago <= self.seconds_ago
+
 
 @dataclass(frozen=True, slots=True)
 class ProcessSeen:

@@ -15,8 +15,9 @@ from sqlalchemy import text
 
 from app.apiframe.signature import fingerprint
 from app.dashboard.troubles import list_troubles
-from app.ops.standing import LoopSeen, ProcessSeen, Standing
+from app.ops.standing import Standing
 from app.ops.status import Keeping, KeyHealth, Load, Telling
+from app.ops.watching import LoopSeen, ProcessSeen
 from app.simulator.server import RunningSimulator
 from tests.dashboard.operators import Operator, sign_in
 from tests.harness import FLUX, SIMULATOR_KEY, Service, eventually, tell
@@ -42,7 +43,19 @@ def key(state: str, reason: str | None = None, held_until: datetime | None = Non
 
 
 def process(*loops: LoopSeen) -> ProcessSeen:
-    return ProcessSeen("a-host", 42, "serve", NOW, loops)
+    row: Any = None  # what there is to tell of it besides
+    return ProcessSeen(row, loops)
+
+
+def loop(name: str, seconds_ago: float, error: str | None = None) -> LoopSeen:
+    return LoopSeen(
+        name=name,
+        every_seconds=5,
+        seconds_ago=seconds_ago,
+        turn_seconds=0.1,
+        error=error,
+        error_seconds_ago=None if error is None else seconds_ago,
+    )
 
 
 def standing(**changes: Any) -> Standing:
@@ -50,7 +63,7 @@ def standing(**changes: Any) -> Standing:
     well: dict[str, Any] = {
         "load": Load(**LOAD), "telling": Telling(**TELLING), "keeping": Keeping(**KEEPING), "keys": [key("ready")],
         "cap": 10, "cap_lowered_to": None, "paused_at": None, "trouble": None, "paused_teams": [], "poll_only": False,
-        "processes": [process(LoopSeen("dispatch", 5, 2, None))],
+        "processes": [process(loop("dispatch", 2))],
     }  # fmt: skip
     return Standing(**well | changes)
 
@@ -114,13 +127,13 @@ def test_where_all_is_well_nothing_is_said() -> None:
         ({"keeping": Keeping(**KEEPING | {"late": 3})}, "3 result files are not kept yet", "/ops/jobs", "fault"),
         ({"processes": [process()]}, "No process runs loops", "#processes", "fault"),
         (
-            {"processes": [process(LoopSeen("archive", 5, 1, "StorageFailed: it is away"))]},
+            {"processes": [process(loop("archive", 1, "StorageFailed: it is away"))]},
             "The loop archive failed in its last turn: StorageFailed: it is away",
             "#processes",
             "warning",
         ),
         (
-            {"processes": [process(LoopSeen("dispatch", 5, 400, None))]},
+            {"processes": [process(loop("dispatch", 400))]},
             "The loop dispatch has had no turn for 6.7 min",
             "#processes",
             "fault",
@@ -139,7 +152,7 @@ def test_what_is_stuck_is_said_with_its_reason_and_the_page_to_look_at(
 def test_what_holds_work_up_comes_first_and_a_loop_is_late_only_where_it_is_everywhere() -> None:
     found = list_troubles(standing(poll_only=True, paused_at=AGO), NOW)
     assert [trouble.tone for trouble in found] == ["fault", "warning"]
-    late, fresh = LoopSeen("tally", 5, 400, None), LoopSeen("tally", 5, 1, None)
+    late, fresh = loop("tally", 400), loop("tally", 1)
     assert list_troubles(standing(processes=[process(late), process(fresh)]), NOW) == []
 
 
@@ -180,7 +193,7 @@ async def test_what_is_wrong_with_the_service_stands_on_the_page(
 ) -> None:
     service: Service = await serve(simulator, loops=False, public_base_url=None)
     await service.caller.accepted(FLUX, Prefer="respond-async")
-    loops = json.dumps({"deliver": {"every": 5, "ago": 500, "error": "OSError: no", "errorAgo": 500}})
+    loops = json.dumps({"deliver": {"every": 5, "ago": 500, "seconds": 0.1, "error": "OSError: no", "errorAgo": 500}})
     async with service.ctx.db.transaction() as tx:
         for statement in (
             """
