@@ -36,6 +36,10 @@ log = structlog.get_logger()
 SHUTDOWN_SECONDS: Final = 20
 """How long requests in flight may take after the signal to stop."""
 
+IDLE_SECONDS: Final = 75
+"""A connection is kept for longer than clients keep theirs (httpx 5 s, nginx 60 s): a POST that meets a server that just
+closed has no answer, and its sender does not know what became of it."""
+
 _NOT_MIGRATED: Final = ("42P01", "3F000")
 """SQLSTATEs of a table or schema that is not there."""
 
@@ -71,7 +75,7 @@ def serve(settings: Settings, *, workers: int, migrate_first: bool) -> None:
         # uvicorn raises the signal anew when all is shut down, when it has done its work.
         with suppress(KeyboardInterrupt):
             if workers == 1:
-                uvicorn.Server(_config(create_app(settings))).run(sockets=[listening])
+                uvicorn.Server(server_config(create_app(settings))).run(sockets=[listening])
             else:
                 _supervise(settings, listening, workers)
 
@@ -80,7 +84,9 @@ def _supervise(settings: Settings, listening: socket.socket, workers: int) -> No
     # Worker processes read their settings anew, so what the command line said goes into their environment.
     for field in ("loops", "host", "port"):
         os.environ[environment_name(field)] = str(getattr(settings, field))
-    supervisor = Multiprocess(_config("app.serving:worker_app", factory=True, workers=workers), sockets=[listening])
+    supervisor = Multiprocess(
+        server_config("app.serving:worker_app", factory=True, workers=workers), sockets=[listening]
+    )
     supervisor.run()
     if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
         raise StartupError("a worker process cannot start, and the log says why")
@@ -115,7 +121,7 @@ def serve_here(
     """
     with ExitStack() as stack:
         _hold_database(stack, settings, migrate_first=False)
-        server = uvicorn.Server(_config(create_app(settings, demo=demo)))
+        server = uvicorn.Server(server_config(create_app(settings, demo=demo)))
 
         def stop() -> None:
             server.should_exit = True
@@ -202,7 +208,8 @@ def listen(host: str, port: int) -> socket.socket:
         raise StartupError(f"cannot listen on {host}:{port}: {reason}") from None
 
 
-def _config(app: object, *, factory: bool = False, workers: int = 1) -> uvicorn.Config:
+def server_config(app: object, *, factory: bool = False, workers: int = 1) -> uvicorn.Config:
+    """How the service is served; an application, or with `factory` the name of what makes one in each worker."""
     return uvicorn.Config(
         app,  # type: ignore[arg-type]
         factory=factory,
@@ -210,6 +217,7 @@ def _config(app: object, *, factory: bool = False, workers: int = 1) -> uvicorn.
         log_config=None,
         access_log=False,
         server_header=False,
+        timeout_keep_alive=IDLE_SECONDS,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
 

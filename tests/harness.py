@@ -20,6 +20,7 @@ from sqlalchemy import text
 from app.config import Settings, load_settings
 from app.context import Context
 from app.main import create_app
+from app.serving import server_config
 from app.simulator.server import RunningSimulator
 from app.teams.keys import create_key
 
@@ -146,7 +147,9 @@ async def running_service(settings: Settings) -> AsyncIterator[Service]:
         if settings.public_base_url is not None and settings.public_base_url.endswith(":1"):
             settings = settings.model_copy(update={"public_base_url": url})
         app = create_app(settings)
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=5))
+        config = server_config(app)
+        config.timeout_graceful_shutdown = 5
+        server = uvicorn.Server(config)
         serving = asyncio.create_task(server.serve(sockets=[listening]))
         while not server.started:
             assert not serving.done(), "the service did not start"

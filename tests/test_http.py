@@ -9,9 +9,11 @@ from collections.abc import Callable
 from typing import Any
 from uuid import uuid4
 
+import httpx
 import pytest
 
 from app.main import ROUTES
+from app.serving import server_config
 from app.simulator.server import RunningSimulator
 from tests.harness import FLUX, Service, refused, tell
 
@@ -164,3 +166,9 @@ async def test_the_reference_knows_the_routes_and_promises_no_422(quiet: Service
     named = set(re.findall(r"#/components/schemas/(\w+)", json.dumps(document)))
     assert named == set(document["components"]["schemas"])
     assert (await quiet.caller.http.get("/docs")).status_code == 200
+
+
+async def test_an_idle_connection_is_the_callers_to_close(quiet: Service) -> None:
+    """A POST on a connection that the server is just closing has no answer, and may not be sent again unasked."""
+    assert quiet.server.config.timeout_keep_alive == server_config("app").timeout_keep_alive
+    assert quiet.server.config.timeout_keep_alive > (httpx.Limits().keepalive_expiry or 0) * 2
