@@ -1,4 +1,4 @@
-"""Fixtures: a real PostgreSQL with a fresh database per test, a simulated Apiframe, and running services."""
+"""Fixtures: a real PostgreSQL with a database for each test, a simulated Apiframe, and running services."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import asyncpg
 import pytest
@@ -17,6 +16,7 @@ from app import embedded, migrate
 from app.db import Database, plain_url
 from app.simulator.config import SimulatorConfig
 from app.simulator.server import RunningSimulator
+from tests.databases import Lender, with_database
 from tests.harness import Service, running_service, settings_for
 
 TEMPLATE = "framehook_template"
@@ -34,28 +34,34 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> It
     folder = (base if worker_id == "master" else base.parent) / "postgres"
     server = embedded.start(folder)
     try:
+        asyncio.run(_forget_power_failures(plain_url(server.url)))
         asyncio.run(_make_template(plain_url(server.url)))
         yield plain_url(server.url)
     finally:
         server.close()
 
 
+@pytest.fixture(scope="session")
+def lender(postgres_url: str) -> Iterator[Lender]:
+    """Where this worker's tests have their databases from."""
+    lending = Lender(postgres_url, TEMPLATE)
+    yield lending
+    lending.close()
+
+
 @pytest.fixture
-def database_url(postgres_url: str) -> Iterator[str]:
+def database_url(lender: Lender) -> Iterator[str]:
     """A migrated database of this test's own."""
-    name = f"test_{uuid4().hex[:16]}"
-    asyncio.run(_execute(postgres_url, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}"))
-    yield _with_database(postgres_url, name)
-    asyncio.run(_execute(postgres_url, f"DROP DATABASE {name} WITH (FORCE)"))
+    yield lender.lend()
+    lender.take_back()
 
 
 @pytest.fixture
-def empty_database_url(postgres_url: str) -> Iterator[str]:
+def empty_database_url(postgres_url: str, lender: Lender) -> Iterator[str]:
     """A database that was never migrated."""
-    name = f"test_{uuid4().hex[:16]}"
-    asyncio.run(_execute(postgres_url, f"CREATE DATABASE {name}"))
-    yield _with_database(postgres_url, name)
-    asyncio.run(_execute(postgres_url, f"DROP DATABASE {name} WITH (FORCE)"))
+    name = lender.make_empty()
+    yield with_database(postgres_url, name)
+    lender.drop(name)
 
 
 @pytest.fixture
@@ -109,6 +115,17 @@ def data_dir(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
+async def _forget_power_failures(url: str) -> None:
+    """Have the server wait for no disk: what a killed process has written, the kernel still has."""
+    connection = await asyncpg.connect(url)
+    try:
+        for setting in ("fsync", "full_page_writes"):
+            await connection.execute(f"ALTER SYSTEM SET {setting} = off")
+        await connection.execute("SELECT pg_reload_conf()")
+    finally:
+        await connection.close()
+
+
 async def _make_template(url: str) -> None:
     """Migrate once per server; the workers that come later find it done."""
     connection = await asyncpg.connect(url)
@@ -116,24 +133,10 @@ async def _make_template(url: str) -> None:
         await connection.execute("SELECT pg_advisory_lock(20261122)")
         if await connection.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", TEMPLATE) is None:
             await connection.execute(f"CREATE DATABASE {TEMPLATE}")
-        database = Database(_with_database(url, TEMPLATE), pool_size=2)
+        database = Database(with_database(url, TEMPLATE), pool_size=2)
         try:
             await migrate.upgrade(database)
         finally:
             await database.close()
     finally:
         await connection.close()
-
-
-async def _execute(url: str, statement: str) -> None:
-    connection = await asyncpg.connect(url)
-    try:
-        await connection.execute(statement)
-    finally:
-        await connection.close()
-
-
-def _with_database(url: str, name: str) -> str:
-    """The same server, another database: the path is the only part of the URL that may hold a slash before the query."""
-    head, question, query = url.partition("?")
-    return f"{head.rsplit('/', 1)[0]}/{name}{question}{query}"
