@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Final, Protocol
 
@@ -73,6 +75,12 @@ class Upstream(Protocol):
     async def close(self) -> None: ...
 
 
+@cache
+def _trust() -> ssl.SSLContext:
+    """What httpx trusts by itself, read once: every client would read all certificates anew."""
+    return httpx.create_ssl_context()
+
+
 class Apiframe:
     """The upstream at one address, over one keep-alive connection pool."""
 
@@ -85,6 +93,7 @@ class Apiframe:
         self._http = httpx.AsyncClient(
             base_url=base_url,
             timeout=timeout_seconds,
+            verify=_trust(),
             limits=httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS),
             headers={"User-Agent": "framehook"},
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # one answer's cookie is no other call's affair

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 
 from app.simulator.server import RunningSimulator
-from tests.harness import HeldJob, Service, eventually, held_job, running_service, settings_for, tell
+from tests.harness import NO_TLS, HeldJob, Service, eventually, held_job, running_service, settings_for, tell
 from tests.objects import Place
 
 Simulate = Callable[..., RunningSimulator]
@@ -89,5 +89,5 @@ async def archiving(
 async def get_anonymously(url: str, **headers: str) -> httpx.Response:
     """A GET by somebody who has no key, as a browser that follows redirects."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    async with httpx.AsyncClient(trust_env=False, follow_redirects=True, timeout=30) as client:
+    async with httpx.AsyncClient(trust_env=False, follow_redirects=True, timeout=30, verify=NO_TLS) as client:
         return await client.get(url, headers=named)

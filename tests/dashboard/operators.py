@@ -11,7 +11,7 @@ from uuid import UUID
 import httpx
 
 from app.teams.keys import create_key
-from tests.harness import Service
+from tests.harness import NO_TLS, Service
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,9 @@ async def sign_in(
     """Make a key, and sign in with it."""
     async with service.ctx.db.transaction() as tx:
         made = await create_key(tx, team=team, scopes=scopes, now=service.ctx.now(), name="dashboard")
-    http = await stack.enter_async_context(httpx.AsyncClient(base_url=service.url, trust_env=False, timeout=60))
+    http = await stack.enter_async_context(
+        httpx.AsyncClient(base_url=service.url, trust_env=False, timeout=60, verify=NO_TLS)
+    )
     answer = await http.post("/ops/sign-in", data={"key": made.key})
     assert answer.status_code == 303, answer.text
     return Operator(http, made.key, made.id)

@@ -9,7 +9,6 @@ import os
 import select
 import signal
 import socket
-import ssl
 import subprocess
 import sys
 import time
@@ -29,6 +28,7 @@ import app
 from app.db import Database, plain_url
 from app.simulator.server import RunningSimulator
 from app.teams.keys import create_key
+from tests.harness import NO_TLS
 
 Seen = TypeVar("Seen")
 
@@ -37,8 +37,6 @@ KEY = "fh_live_admin_key_of_the_process_tests"
 FLUX = {"model": "flux-1.1-pro-ultra", "prompt": "a lighthouse in a storm"}
 SUBMIT = "/v2/images/generate"
 MARK = "PROCESS_TEST_MARK"
-NO_TLS = ssl.create_default_context()
-"""Made once: httpx would read all certificates for every client anew, and there are many."""
 
 FORKS = """
 import json, os, sys

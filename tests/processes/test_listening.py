@@ -23,9 +23,10 @@ from app.db import Database, plain_url
 from app.events.queries import append
 from app.notify import CHANNEL
 from app.simulator.server import RunningSimulator
+from tests.harness import NO_TLS
 from tests.harness import eventually as soon
 from tests.listening import Listener, connect, fact, listening
-from tests.processes.harness import NO_TLS, Program, eventually, free_port, in_front_of, make_key, python, query, ready
+from tests.processes.harness import Program, eventually, free_port, in_front_of, make_key, python, query, ready
 
 TEAM = UUID(int=7)
 DATA = json.dumps({"id": str(uuid4()), "status": "PROCESSING", "input": {"prompt": "a lighthouse in a storm " * 30}})

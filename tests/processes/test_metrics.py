@@ -12,10 +12,10 @@ import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.simulator.server import RunningSimulator
+from tests.harness import NO_TLS
 from tests.processes.harness import (
     FLUX,
     KEY,
-    NO_TLS,
     SUBMIT,
     Program,
     client,
