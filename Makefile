@@ -26,7 +26,7 @@ faults: setup ## kill everything under load and count what is lost; ARGS="--jobs
 	@$(IN_VENV) app faults $(ARGS)
 
 test: check ## check, then run every test that is not long; ARGS="tests/jobs -k late" narrows it
-	$(IN_VENV) pytest -n $(WORKERS) --maxprocesses 4 -m "not long" $(ARGS)
+	$(IN_VENV) pytest -n $(WORKERS) --maxprocesses 4 --dist worksteal -m "not long" $(ARGS)
 
 test-long: setup ## run the tests that take minutes
 	$(IN_VENV) pytest -m long --timeout 1800 $(ARGS)

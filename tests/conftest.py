@@ -21,6 +21,29 @@ from tests.harness import Service, running_service, settings_for
 
 TEMPLATE = "framehook_template"
 
+SLOWEST = (
+    *(
+        "processes/",
+        "demo/",
+        "stories/test_consumers",
+        "stories/test_quick_start",
+        "dashboard/",
+        "contract/",
+        "archive/",
+    ),
+)
+"""Tests that start commands, browsers and other languages' programs come first: none is to begin when all others are done."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the slowest. Workers that are done take over what lies at the end of another's list."""
+
+    def rank(item: pytest.Item) -> int:
+        path = item.path.relative_to(Path(__file__).parent).as_posix()
+        return next((rank for rank, start in enumerate(SLOWEST) if path.startswith(start)), len(SLOWEST))
+
+    items.sort(key=rank)
+
 
 @pytest.fixture(scope="session")
 def postgres_url(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[str]:
