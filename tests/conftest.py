@@ -32,7 +32,7 @@ SLOWEST = (
         "archive/",
     ),
 )
-"""Tests that start commands, browsers and other languages' programs come first: none is to begin when all others are done."""
+"""Tests that start commands, browsers and programs in other languages come first: none is to begin when all else is done."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
