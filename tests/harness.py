@@ -172,7 +172,7 @@ async def running_service(settings: Settings) -> AsyncIterator[Service]:
 
 
 async def eventually(
-    look: Callable[[], Awaitable[Value]], holds: Callable[[Value], Any] = bool, *, seconds: float = 15
+    look: Callable[[], Awaitable[Value]], holds: Callable[[Value], Any] = bool, *, seconds: float = 60
 ) -> Value:
     """Look again until what is seen holds, and return it; fail with what was seen last when the time is over."""
     end = asyncio.get_running_loop().time() + seconds

@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from app.simulator.server import RunningSimulator
-from tests.harness import FLUX, Service, eventually, held_job, tell
+from tests.harness import FLUX, NO_TLS, Service, eventually, held_job, tell
 from tests.receivers import receiving
 
 Simulate = Callable[..., RunningSimulator]
@@ -42,7 +42,9 @@ class Client:
 
     def __init__(self, base_url: str, key: str) -> None:
         self.key = key
-        self.http = httpx.AsyncClient(base_url=base_url, headers={"X-API-Key": key}, trust_env=False, timeout=30)
+        self.http = httpx.AsyncClient(
+            base_url=base_url, headers={"X-API-Key": key}, trust_env=False, timeout=30, verify=NO_TLS
+        )
         self.tries = 0
 
     async def call(self, method: str, path: str, *, idempotency_key: str | None = None, **request: Any) -> Any:

@@ -189,7 +189,7 @@ async def test_waiting_in_vain_ends_in_time_and_moves_the_cursor_on(quiet: Servi
 
     seen = (await following).json()
     assert seen == {"events": [], "nextCursor": str(written[-1]), "hasMore": False}
-    assert 0.2 < time.monotonic() - began < 5
+    assert 0.2 < time.monotonic() - began < 20
 
 
 async def test_a_lost_nudge_costs_a_reader_seconds_only(quiet: Service, subscriber: Caller) -> None:

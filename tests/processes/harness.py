@@ -167,7 +167,7 @@ class Program:
     def running(self) -> bool:
         return self._process.poll() is None
 
-    def logged(self, event: str, *, seconds: float = 30) -> dict[str, Any]:
+    def logged(self, event: str, *, seconds: float = 90) -> dict[str, Any]:
         """Wait for a line of the log; fail at once when the process is gone without it."""
 
         def look() -> dict[str, Any] | None:
@@ -188,9 +188,9 @@ class Program:
     @property
     def exit_code(self) -> int:
         """Its exit code, once it has ended by itself."""
-        return self.wait(60)
+        return self.wait()
 
-    def wait(self, seconds: float = 30) -> int:
+    def wait(self, seconds: float = 90) -> int:
         """The same, within so many seconds."""
         try:
             return self._process.wait(seconds)
@@ -210,7 +210,7 @@ class Program:
         os.killpg(self.pid, signal.SIGKILL)
         self.wait()
 
-    def stop(self, seconds: float = 30) -> int:
+    def stop(self, seconds: float = 90) -> int:
         """Ask it to end, and return its exit code."""
         if self.running:
             self.signal(signal.SIGTERM)
@@ -218,7 +218,7 @@ class Program:
 
     def leaves_nothing(self) -> bool:
         """Whether all of it is gone; multiprocessing's own helper takes a moment to notice that it is alone."""
-        return bool(eventually(lambda: not self.survivors(), seconds=10))
+        return bool(eventually(lambda: not self.survivors(), seconds=60))
 
     def survivors(self) -> list[psutil.Process]:
         """It and what it has started, as far as they live: they all inherited the mark, an embedded PostgreSQL too."""
@@ -337,7 +337,7 @@ def prompts(simulator: RunningSimulator) -> list[str]:
     return [json.loads(job["body"])["prompt"] for job in upstream_jobs(simulator)]
 
 
-def eventually(look: Callable[[], Seen], *, seconds: float = 30) -> Seen:
+def eventually(look: Callable[[], Seen], *, seconds: float = 90) -> Seen:
     """Look again until what is seen is true, and return it; fail with what was seen last when the time is over."""
     end = time.monotonic() + seconds
     while True:

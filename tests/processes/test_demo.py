@@ -105,7 +105,7 @@ def test_whatever_is_broken_in_the_demo_nothing_is_lost(launch: Callable[..., Pr
             assert press(operator, what, **fields).status_code == 303
         killed = int(figure(operator, "Last kill", r"process (\d+)"))
         assert killed in before
-        eventually(lambda: len(workers_of(demo)) == 2 and killed not in workers_of(demo), seconds=10)
+        eventually(lambda: len(workers_of(demo)) == 2 and killed not in workers_of(demo))
         eventually(lambda: figure(operator, "Completed") == "51", seconds=120)
 
         assert {name: figure(operator, name) for name in ("Submitted", "Lost", "Paid twice", "Worker restarts")} == {

@@ -42,7 +42,7 @@ def test_totals_of_two_workers_add_up_and_never_go_back_and_a_session_is_good_at
         assert kept.post(SUBMIT, json={}).status_code == 400
 
     totals = Totals(url)
-    eventually(lambda: totals.read() == (20, 1, 20), seconds=10)
+    eventually(lambda: totals.read() == (20, 1, 20))
     (each,) = query(
         database_url, "SELECT count(*) FROM processes WHERE measures ? E'framehook_submit_seconds_count\\t2xx'"
     )
@@ -67,7 +67,7 @@ def test_totals_of_two_workers_add_up_and_never_go_back_and_a_session_is_good_at
     with client(url) as fresh:
         for number in range(3):
             submit(fresh, f"after {number}")
-    eventually(lambda: totals.read() == (23, 1, 23), seconds=10)
+    eventually(lambda: totals.read() == (23, 1, 23))
     assert service.stop() == 0
     assert service.leaves_nothing()
 

@@ -152,12 +152,12 @@ async def test_with_every_webhook_dropped_jobs_end_in_their_expected_time_and_tw
     )
     began = time.monotonic()
     jobs = await asyncio.gather(*(service.caller.accepted(FLUX) for _ in range(20)))
+    submitted_in = time.monotonic() - began
 
-    ended = await asyncio.gather(*(service.caller.read(job_id, wait=30) for job_id in jobs))
+    ended = await asyncio.gather(*(service.caller.read(job_id, wait=60) for job_id in jobs))
 
     assert {job["status"] for job in ended} == {"COMPLETED"}
-    submitted_in = 1.0
-    assert time.monotonic() - began < 3 + 2 * sweep + submitted_in
+    assert time.monotonic() - began < submitted_in + 3 + 2 * sweep + 2
     assert (await counters(simulator))["webhooks_acknowledged"] == 0
 
 
