@@ -142,21 +142,25 @@ async def test_every_body_that_fits_is_taken_and_arrives_byte_for_byte(contract:
         assert set(json.loads(wire)) - set(json.loads(raw)) == {"webhookUrl"}
 
 
-@pytest.mark.timeout(300)
 async def test_every_fault_is_refused_under_its_path_and_nothing_is_sent(contract: Contract) -> None:
+    """Every body is judged, and every eighth is also submitted: what refuses it over HTTP is the same for all."""
     count = 0
 
-    async def submit(operation: str, chosen: str, name: str, body: dict[str, Any], path: str) -> None:
+    async def judge_or_submit(operation: str, name: str, body: dict[str, Any], path: str) -> None:
         nonlocal count
         count += 1
+        found = await find_faults(contract.service.ctx, operation, body)
+        assert list(found) == [path], f"{operation}, {name}: {found}"
+        if count % 8:
+            return
         answer = await contract.post(operation, json.dumps(body).encode())
-        said = f"{operation} {chosen}, {name}: {answer.status_code} {answer.text[:500]}"
+        said = f"{operation}, {name}: {answer.status_code} {answer.text[:500]}"
         assert answer.status_code == 400, said
         assert list(refused(answer, 400)["details"]) == [path], said
         fits("ValidationError", answer.json())
 
     await each(
-        submit(operation, chosen, name, body, path)
+        judge_or_submit(operation, f"{chosen}, {name}", body, path)
         for operation, chosen, schema in variants(vendor_document())
         for name, body, path in bodies.invalid(schema, contract.parent(operation))
     )
