@@ -81,10 +81,12 @@ async def told_to(one: Any) -> int:
 
 
 async def read_to_the_end(connection: socket.socket) -> bytes:
-    """What comes until the other side closes the connection; an answer that ended well is followed by that soon."""
+    """What comes until the other side ends the answer or closes the connection, which it keeps after an answer."""
     received = bytearray()
-    async with asyncio.timeout(30):
-        while part := await asyncio.get_running_loop().sock_recv(connection, 65_536):
+    async with asyncio.timeout(60):
+        while not received.endswith(b"\r\n0\r\n\r\n"):
+            if not (part := await asyncio.get_running_loop().sock_recv(connection, 65_536)):
+                break
             received += part
     return bytes(received)
 
