@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import hmac
 from collections.abc import Iterable
@@ -54,6 +55,7 @@ def fingerprint(api_key: str) -> str:
     return hashlib.sha256(b"framehook upstream key " + api_key.encode()).hexdigest()[:16]
 
 
+@functools.lru_cache(maxsize=16)
 def _secrets(api_key: str) -> tuple[bytes, bytes]:
     digest = hashlib.sha256(api_key.encode()).digest()
     return digest, digest.hex().encode()
