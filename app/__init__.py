@@ -9,6 +9,7 @@ webhook (`webhooks/`) or is asked (`jobs/reconcile`), and every word it says goe
     listen             events of a running service, posted to a developer's laptop
     serving            processes: what must hold before they start, and none left behind after
     main reference     the whole HTTP surface on one screen, and what OpenAPI says of it
+    front              hot routes straight to their handlers, everything else through the framework
     workers            the table of background loops
     sandbox            what stands in the upstream's place for test keys
     simulator          a bundled Apiframe, which imports nothing from `apiframe`
@@ -29,6 +30,7 @@ webhook (`webhooks/`) or is asked (`jobs/reconcile`), and every word it says goe
     objects            where files are kept: a folder, or a bucket
     targets            which of those may be called (pure)
     loop batch notify migrate partitions models db
+    joining            one write where an answer makes two
     measures           what this process counts and times, told by `ops` to all the others
     config clock errors backoff bucket modest logs embedded version
 

@@ -118,7 +118,7 @@ class KeyRing:
             self._known.move_to_end(key)
             if len(self._known) > MOST_BELIEVED:
                 self._known.popitem(last=False)
-        return await asyncio.shield(known[1])
+        return known[1].result() if known[1].done() else await asyncio.shield(known[1])
 
 
 async def find_caller(ctx: Context, key: bytes | UUID) -> Caller | None:

@@ -10,12 +10,13 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.db import OUTAGES, Database, is_conflict, is_outage
+from app.db import OUTAGES, is_conflict, is_outage
 from app.errors import Unavailable
 
 Item = TypeVar("Item")
@@ -37,20 +38,21 @@ class _Call(Generic[Item, Answer]):
 class Batch(Generic[Item, Answer]):
     """One kind of call: its queue, and the task that empties it while there is anything in it.
 
-    `apply(tx, items)` returns one answer per item. An item that makes it raise fails alone: the batch is halved until
-    only the culprit is left, and its caller alone sees the error. A caller that goes away does not undo its item.
+    `begin` opens what the calls share: a transaction, or a connection to read from. `apply(tx, items)` returns one answer
+    per item. An item that makes it raise fails alone: the batch is halved until only the culprit is left, and its caller
+    alone sees the error. A caller that goes away does not undo its item.
     """
 
     def __init__(
         self,
-        db: Database,
+        begin: Callable[[], AbstractAsyncContextManager[AsyncConnection]],
         apply: Callable[[AsyncConnection, Sequence[Item]], Awaitable[Sequence[Answer]]],
         *,
         largest: int = LARGEST,
         longest_queue: int = LONGEST_QUEUE,
         note_size: Callable[[float], object] = lambda _size: None,
     ) -> None:
-        self._db = db
+        self._begin = begin
         self._apply = apply
         self._largest = largest
         self._longest_queue = longest_queue
@@ -103,7 +105,7 @@ class Batch(Generic[Item, Answer]):
     async def _run(self, items: Sequence[Item]) -> Sequence[Answer]:
         for run in range(1, RUNS + 1):
             try:
-                async with self._db.transaction() as tx:
+                async with self._begin() as tx:
                     return await self._apply(tx, items)
             except OUTAGES as error:
                 if run == RUNS or not (is_conflict(error) or is_outage(error)):

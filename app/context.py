@@ -7,7 +7,7 @@ import functools
 import secrets
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from contextlib import ExitStack, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, TypeVar
@@ -147,13 +147,27 @@ class Context:
         item: Item,
     ) -> Answer:
         """Apply one item in a transaction that it shares with whatever arrives meanwhile (see `batch`)."""
-        batch = self._batches.get(apply)
+        return await self._batch(self.db.transaction, apply)(item)
+
+    async def looked_up(
+        self,
+        look: Callable[[Context, AsyncConnection, Sequence[Item]], Awaitable[Sequence[Answer]]],
+        item: Item,
+    ) -> Answer:
+        """Look one item up, by a statement that it shares with whatever is asked for meanwhile."""
+        return await self._batch(self.db.reading, look)(item)
+
+    def _batch(
+        self,
+        begin: Callable[[], AbstractAsyncContextManager[AsyncConnection]],
+        apply: Callable[[Context, AsyncConnection, Sequence[Item]], Awaitable[Sequence[Answer]]],
+    ) -> Batch[Item, Answer]:
+        batch: Batch[Item, Answer] | None = self._batches.get(apply)
         if batch is None:
             name = f"{apply.__module__.rpartition('.')[2]}.{apply.__name__}"
             sizes = self.measures.batch_sizes(name)
-            batch = self._batches[apply] = Batch(self.db, functools.partial(apply, self), note_size=sizes)
-        answer: Answer = await batch(item)
-        return answer
+            batch = self._batches[apply] = Batch(begin, functools.partial(apply, self), note_size=sizes)
+        return batch
 
     def start(self, work: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
         """Begin work that nobody's leaving may cancel; `close()` waits for it."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
 from typing import Any, Final
@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 from uuid import uuid4
 
 import asyncpg
+import msgspec
 from sqlalchemy import Row
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -170,6 +171,14 @@ class Database:
         except asyncio.CancelledError:
             await closing
             raise
+
+
+def recordset(rows: Sequence[Any]) -> str:
+    """Rows for `json_to_recordset`, of structs or dictionaries with the columns' names; bytes as base64.
+
+    One parameter for all of them: the driver encodes arrays an element at a time, at several times the cost.
+    """
+    return msgspec.json.encode(rows).decode()
 
 
 async def _undisturbed(connect: Awaitable[asyncpg.Connection]) -> asyncpg.Connection:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any, cast
 from uuid import UUID
 
 import msgspec
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from app.auth import Caller, KeyRing
@@ -45,13 +46,16 @@ async def read_body(request: Request, *, largest: int) -> bytes:
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > largest:
         raise TooLarge(f"The body may have at most {largest:,} bytes")
-    parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > largest:
+    body, more = bytearray(), True
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect()
+        body += message.get("body", b"")
+        if len(body) > largest:
             raise TooLarge(f"The body may have at most {largest:,} bytes")
-        parts.append(part)
-    return b"".join(parts)
+        more = message.get("more_body", False)
+    return bytes(body)
 
 
 async def read_object(request: Request, *, largest: int) -> dict[str, Any]:
@@ -63,6 +67,16 @@ async def read_object(request: Request, *, largest: int) -> dict[str, Any]:
         raise Invalid(f"The body must be a JSON object: {error}") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise Invalid("The body is not valid JSON") from None
+
+
+def tagged_response(request: Request, body: Any) -> Response:
+    """JSON with an `ETag` of its bytes; 304 without them where the caller has them already (RFC 9110, 13.1.2)."""
+    encoded = msgspec.json.encode(body)
+    tag = f'"{hashlib.blake2b(encoded, digest_size=16).hexdigest()}"'
+    known = request.headers.get("if-none-match")
+    if known is not None and (known.strip() == "*" or tag in known):
+        return Response(status_code=304, headers={"ETag": tag})
+    return Response(encoded, headers={"ETag": tag}, media_type="application/json")
 
 
 def json_response(body: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

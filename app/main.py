@@ -5,19 +5,15 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from types import FrameType
 from typing import Any, Final
-from uuid import uuid4
 
 import structlog
-from fastapi import FastAPI
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import logs, partitions, sandbox, workers
 from app.apiframe.signature import WEBHOOK_PATH
@@ -32,6 +28,7 @@ from app.deliveries import api as deliveries
 from app.errors import ApiError, Unavailable
 from app.events import api as events
 from app.events.tail import Tail
+from app.front import Front, Handler
 from app.http import json_response
 from app.jobs import api as jobs
 from app.jobs import events_api as job_events
@@ -48,9 +45,7 @@ from app.webhooks import api as webhooks
 
 log = structlog.get_logger()
 
-Handler = Callable[[Request], Awaitable[Response]]
-
-ROUTES: Final[tuple[tuple[str, str, Handler], ...]] = (
+HOT_ROUTES: Final[tuple[tuple[str, str, Handler], ...]] = (
     ("POST", "/v2/images/generate", jobs.generate_image),
     ("POST", "/v2/images/upscale", jobs.upscale_image),
     ("POST", "/v2/images/edit", jobs.edit_image),
@@ -61,8 +56,14 @@ ROUTES: Final[tuple[tuple[str, str, Handler], ...]] = (
     ("POST", "/v2/videos/edit", jobs.edit_video),
     ("POST", "/v2/music/generate", jobs.generate_music),
     ("POST", "/v2/music/suno/action", jobs.act_on_suno),
-    ("GET", "/v2/jobs", jobs.list_jobs),
     ("GET", "/v2/jobs/{job_id}", jobs.get_job),
+    ("POST", WEBHOOK_PATH, webhooks.receive_webhook),
+)
+"""Those that come by the thousand."""
+
+ROUTES: Final[tuple[tuple[str, str, Handler], ...]] = (
+    *HOT_ROUTES,
+    ("GET", "/v2/jobs", jobs.list_jobs),
     ("GET", "/v2/models", relay.list_models),
     ("POST", "/v2/uploads", relay.create_upload),
     ("POST", "/v2/assets/create", relay.create_asset),
@@ -113,7 +114,6 @@ ROUTES: Final[tuple[tuple[str, str, Handler], ...]] = (
     ("GET", "/v1/audit", teams.list_entries),
     ("GET", "/v1/status", ops.get_status),
     ("GET", "/v1/stats", ops.get_stats),
-    ("POST", WEBHOOK_PATH, webhooks.receive_webhook),
     ("GET", sandbox.FILE_PATH, sandbox.get_file),
     ("GET", "/healthz", ops.healthz),
     ("GET", "/readyz", ops.readyz),
@@ -121,14 +121,14 @@ ROUTES: Final[tuple[tuple[str, str, Handler], ...]] = (
 )
 
 
-def create_app(settings: Settings | None = None, *, demo: Demo | None = None) -> FastAPI:
+def create_app(settings: Settings | None = None, *, demo: Demo | None = None) -> Front:
     """The application, for `framehook serve` and for `uvicorn app.main:create_app --factory` alike.
 
     `demo` is what may be broken at `/ops/demo`; without it there is no such page.
     """
     settings = settings or load_settings()
     logs.configure(settings)
-    app = FastAPI(
+    app = Front(
         title="Framehook",
         summary="Apiframe's own calls, with every job kept, tracked and never paid twice.",
         version=version(),
@@ -137,19 +137,23 @@ def create_app(settings: Settings | None = None, *, demo: Demo | None = None) ->
         redirect_slashes=False,
     )
     app.state.demo = demo
-    for method, path, handler in ROUTES:
-        app.add_api_route(path, handler, methods=[method], **reference.describe(method, path, handler))
+    for route in ROUTES:
+        method, path, handler = route
+        shown = reference.describe(method, path, handler)
+        if route in HOT_ROUTES:
+            app.add_hot_route(method, path, handler, **shown)
+        else:
+            app.add_api_route(path, handler, methods=[method], **shown)
     app.router.routes.extend(dashboard.routes())
     _complete_reference(app)
     app.add_exception_handler(ApiError, _render)
     app.add_exception_handler(HTTPException, _render_framework_error)
     for outage in OUTAGES:
         app.add_exception_handler(outage, _render_outage)
-    app.add_middleware(RequestIds)
     return app
 
 
-def _complete_reference(app: FastAPI) -> None:
+def _complete_reference(app: Front) -> None:
     """Add to the generated document what all routes share: schemas and ways to authenticate."""
     generate = app.openapi
 
@@ -164,7 +168,7 @@ def _complete_reference(app: FastAPI) -> None:
 
 
 @asynccontextmanager
-async def lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
+async def lifespan(app: Front, settings: Settings) -> AsyncIterator[None]:
     """Open everything, run the loops, and on the way out finish what was begun."""
     logs.hide_tokens()
     async with open_context(settings) as ctx:
@@ -176,7 +180,7 @@ async def lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
             ctx.begin_closing()
 
 
-def equip(app: FastAPI, ctx: Context) -> None:
+def equip(app: Front, ctx: Context) -> None:
     """Give the application what its routes ask for."""
     sandbox.attach(ctx)
     app.state.ctx = ctx
@@ -255,34 +259,3 @@ async def _render_outage(request: Request, error: Exception) -> Response:
         raise error
     log.warning("database.unavailable", route=request.scope["route"].path, error=str(error)[:200])
     return await _render(request, Unavailable("The database is unavailable"))
-
-
-class RequestIds:
-    """Give every answer an `X-Request-Id`, the caller's own where it sent one, and render what nobody expected."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        request_id = Headers(scope=scope).get("x-request-id", "")[:200] or uuid4().hex
-        scope.setdefault("state", {})["request_id"] = request_id
-        started = False
-
-        async def send_with_id(message: Message) -> None:
-            nonlocal started
-            if message["type"] == "http.response.start":
-                started = True
-                MutableHeaders(scope=message)["X-Request-Id"] = request_id
-            await send(message)
-
-        try:
-            await self._app(scope, receive, send_with_id)
-        except ClientDisconnect:
-            log.info("request.abandoned", request_id=request_id)
-        except Exception:
-            log.exception("request.failed", request_id=request_id, route=getattr(scope.get("route"), "path", None))
-            if not started:
-                await json_response({"error": "Internal error"}, status=500)(scope, receive, send_with_id)

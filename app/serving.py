@@ -29,6 +29,7 @@ from app.context import open_context, open_database
 from app.dashboard.breaking import Demo
 from app.db import OUTAGES, sqlstate
 from app.errors import StartupError
+from app.joining import JoiningProtocol
 from app.main import create_app
 
 log = structlog.get_logger()
@@ -214,6 +215,7 @@ def server_config(app: object, *, factory: bool = False, workers: int = 1) -> uv
         app,  # type: ignore[arg-type]
         factory=factory,
         workers=workers,
+        http=JoiningProtocol,
         log_config=None,
         access_log=False,
         server_header=False,

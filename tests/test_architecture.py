@@ -20,6 +20,7 @@ LAYERS: Final = (
     ("demo", "faults", "listen"),  # the whole product in one terminal, shown, put to the test, or heard from outside
     ("serving",),  # processes around the application that `main` makes
     ("main",),
+    ("front",),  # the application that `main` fills with routes
     ("workers", "reference"),  # `reference` describes the routes of `main` and knows none of their packages
     ("sandbox",),  # the simulator's results, as an upstream within the service
     ("dashboard",),  # what operators see and do: pages over everything below
@@ -40,7 +41,7 @@ LAYERS: Final = (
     ("db",),
     ("logs", "embedded"),  # `logs` reads settings
     ("config",),  # bad settings are a StartupError, the allowed targets among them
-    ("clock", "errors", "backoff", "bucket", "measures", "modest", "targets", "version"),
+    ("clock", "errors", "backoff", "bucket", "joining", "measures", "modest", "targets", "version"),
 )
 """Every room of `app`, from the top to the floor. A module imports only from lower layers, and from its own room."""
 

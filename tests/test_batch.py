@@ -76,7 +76,7 @@ async def start_all(batch: Batch[int, int], items: Sequence[int]) -> list[asynci
 
 async def test_calls_that_arrive_while_a_transaction_is_in_flight_share_the_next(db: Database) -> None:
     held = Held()
-    batch = Batch(db, held)
+    batch = Batch(db.transaction, held)
 
     first = await start_all(batch, [1])
     await held.entered.wait()
@@ -89,7 +89,7 @@ async def test_calls_that_arrive_while_a_transaction_is_in_flight_share_the_next
 
 
 async def test_a_call_to_an_idle_batch_waits_for_nobody(db: Database) -> None:
-    batch = Batch(db, insert)
+    batch = Batch(db.transaction, insert)
 
     assert [await batch(item) for item in (1, 2, 3)] == [-1, -2, -3]
     assert await transactions(db) == 3
@@ -97,7 +97,7 @@ async def test_a_call_to_an_idle_batch_waits_for_nobody(db: Database) -> None:
 
 async def test_no_transaction_takes_more_than_the_largest_batch_and_every_answer_finds_its_caller(db: Database) -> None:
     held = Held()
-    batch = Batch(db, held, largest=7)
+    batch = Batch(db.transaction, held, largest=7)
 
     tasks = await start_all(batch, range(1, 31))
     held.go.set()
@@ -109,7 +109,7 @@ async def test_no_transaction_takes_more_than_the_largest_batch_and_every_answer
 
 async def test_one_bad_item_fails_alone_and_its_99_neighbours_succeed(db: Database) -> None:
     held = Held()
-    batch = Batch(db, held)
+    batch = Batch(db.transaction, held)
 
     tasks = await start_all(batch, range(1, 101))
     held.go.set()
@@ -130,7 +130,9 @@ async def test_several_bad_items_fail_each_with_their_own_error(db: Database) ->
             raise ValueError(f"{odd[0]} is odd")
         return await insert(tx, items)
 
-    answers = await asyncio.gather(*await start_all(Batch(db, refuse_odd), range(8)), return_exceptions=True)
+    answers = await asyncio.gather(
+        *await start_all(Batch(db.transaction, refuse_odd), range(8)), return_exceptions=True
+    )
 
     assert [str(answer) for answer in answers if isinstance(answer, ValueError)] == [
         f"{item} is odd" for item in (1, 3, 5, 7)
@@ -139,7 +141,7 @@ async def test_several_bad_items_fail_each_with_their_own_error(db: Database) ->
 
 
 async def test_a_failure_stops_nothing_that_comes_later(db: Database) -> None:
-    batch = Batch(db, insert)
+    batch = Batch(db.transaction, insert)
 
     with pytest.raises(DBAPIError):
         await batch(37)
@@ -150,7 +152,7 @@ async def test_a_failure_stops_nothing_that_comes_later(db: Database) -> None:
 @pytest.mark.parametrize("leaves", ["the one in flight", "the one that waits"])
 async def test_a_caller_that_goes_away_does_not_undo_its_item(db: Database, leaves: str) -> None:
     held = Held()
-    batch = Batch(db, held)
+    batch = Batch(db.transaction, held)
     (first,) = await start_all(batch, [1])
     await held.entered.wait()
     second, third = await start_all(batch, [2, 3])
@@ -167,7 +169,7 @@ async def test_a_caller_that_goes_away_does_not_undo_its_item(db: Database, leav
 
 async def test_a_full_queue_is_unavailable_and_takes_nothing_away_from_those_in_it(db: Database) -> None:
     held = Held()
-    batch = Batch(db, held, longest_queue=2)
+    batch = Batch(db.transaction, held, longest_queue=2)
     first = await start_all(batch, [1])
     await held.entered.wait()
     waiting = await start_all(batch, [2, 3])
@@ -183,7 +185,7 @@ async def test_a_full_queue_is_unavailable_and_takes_nothing_away_from_those_in_
 
 async def test_close_waits_until_everything_accepted_is_committed(db: Database) -> None:
     held = Held()
-    batch = Batch(db, held, largest=2)
+    batch = Batch(db.transaction, held, largest=2)
     tasks = await start_all(batch, range(1, 8))
     await held.entered.wait()
 
@@ -201,7 +203,7 @@ async def test_an_apply_that_answers_too_few_fails_its_callers_instead_of_leavin
     async def answer_nobody(tx: AsyncConnection, items: Sequence[int]) -> list[int]:
         return []
 
-    done, waiting = await asyncio.wait(await start_all(Batch(db, answer_nobody), [1, 2]), timeout=1)
+    done, waiting = await asyncio.wait(await start_all(Batch(db.transaction, answer_nobody), [1, 2]), timeout=1)
 
     for task in waiting:
         task.cancel()
@@ -214,8 +216,8 @@ async def lock(tx: AsyncConnection, number: int) -> None:
 
 
 async def test_a_deadlock_is_run_again(db: Database) -> None:
-    await Batch(db, insert)(1)
-    await Batch(db, insert)(2)
+    await Batch(db.transaction, insert)(1)
+    await Batch(db.transaction, insert)(2)
     both_hold_one = asyncio.Barrier(2)
     runs = {1: 0, 2: 0}
 
@@ -231,7 +233,9 @@ async def test_a_deadlock_is_run_again(db: Database) -> None:
 
         return apply
 
-    answers = list(await asyncio.gather(Batch(db, crosswise(1, 2))(10), Batch(db, crosswise(2, 1))(20)))
+    answers = list(
+        await asyncio.gather(Batch(db.transaction, crosswise(1, 2))(10), Batch(db.transaction, crosswise(2, 1))(20))
+    )
 
     assert answers == [10, 20]
     assert sorted(runs.values()) == [1, 2]
@@ -240,7 +244,7 @@ async def test_a_deadlock_is_run_again(db: Database) -> None:
 
 
 async def test_a_serialization_conflict_is_run_again_with_what_is_true_by_then(db: Database) -> None:
-    await Batch(db, insert)(1)
+    await Batch(db.transaction, insert)(1)
     seen = []
 
     async def add_up(tx: AsyncConnection, items: Sequence[int]) -> list[int]:
@@ -253,7 +257,7 @@ async def test_a_serialization_conflict_is_run_again_with_what_is_true_by_then(d
         await tx.execute(text("UPDATE numbers SET worth = :worth WHERE number = 1"), {"worth": worth + sum(items)})
         return [worth + sum(items)] * len(items)
 
-    assert await Batch(db, add_up)(5) == 105
+    assert await Batch(db.transaction, add_up)(5) == 105
     assert seen == [1, 100]
 
 
@@ -267,7 +271,7 @@ async def test_a_conflict_that_never_ends_is_told_in_the_end(db: Database) -> No
         return list(items)
 
     with pytest.raises(DBAPIError, match="always"):
-        await Batch(db, conflict)(1)
+        await Batch(db.transaction, conflict)(1)
 
     assert runs == RUNS
 
@@ -288,7 +292,7 @@ async def test_a_connection_that_is_killed_in_the_middle_is_replaced_and_the_ans
                 await other.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": pid})
         return answers or await insert(tx, items)
 
-    batch = Batch(db, kill_once)
+    batch = Batch(db.transaction, kill_once)
 
     assert await asyncio.gather(*await start_all(batch, [1, 2, 3])) == [-1, -2, -3]
     assert killed
@@ -312,7 +316,7 @@ async def test_a_commit_whose_answer_was_lost_is_run_again_and_answers_the_same(
 
     async with wire.open() as url:
         over_the_wire = Database(url, pool_size=2)
-        assert await Batch(over_the_wire, insert_and_look)(5) == -5
+        assert await Batch(over_the_wire.transaction, insert_and_look)(5) == -5
         await over_the_wire.close()
 
     assert wire.cuts == 1

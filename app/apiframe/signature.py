@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import hmac
 from collections.abc import Iterable
@@ -36,17 +37,17 @@ def check(body: bytes, header: str | None, api_keys: Iterable[str]) -> Verdict:
     """Verify `X-Webhook-Signature`: `sha256=<hex>` or bare hex, HMAC-SHA256 of the raw body.
 
     The secret is the API key's SHA-256: its raw digest in the official client, its hex text in the docs' wording. Both are
-    accepted, for the current and the previous keys.
+    accepted, for the current and the previous keys. How long it takes tells which of them it was, and nothing else.
     """
     if not header:
         return "absent"
     given = header.strip().removeprefix("sha256=").lower().encode()
-    matches = [
+    matches = any(
         hmac.compare_digest(given, hmac.digest(secret, body, "sha256").hex().encode())
         for key in api_keys
         for secret in _secrets(key)
-    ]
-    return "valid" if any(matches) else "wrong"
+    )
+    return "valid" if matches else "wrong"
 
 
 def fingerprint(api_key: str) -> str:
@@ -54,6 +55,7 @@ def fingerprint(api_key: str) -> str:
     return hashlib.sha256(b"framehook upstream key " + api_key.encode()).hexdigest()[:16]
 
 
+@functools.lru_cache(maxsize=16)
 def _secrets(api_key: str) -> tuple[bytes, bytes]:
     digest = hashlib.sha256(api_key.encode()).digest()
     return digest, digest.hex().encode()

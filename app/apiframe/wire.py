@@ -22,8 +22,7 @@ LONGEST_INTEGER: Final = 4_000
 _STATUS_OF_EVENT: dict[str, Status] = {"completed": "COMPLETED", "failed": "FAILED", "progress": "PROCESSING"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Observation:
+class Observation(msgspec.Struct, frozen=True, kw_only=True):
     """What the upstream says of one of our jobs. None means that nothing was said about that."""
 
     job_id: UUID

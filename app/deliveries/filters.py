@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 from uuid import UUID
 
+import msgspec
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     """What an event must be. None stands for anything; `team_id` None for the events of all teams, but not of test keys."""
 
     types: Sequence[str]
@@ -20,8 +20,7 @@ class Wanted:
     metadata: Mapping[str, Any] | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """What a filter looks at."""
 
     type: str

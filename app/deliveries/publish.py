@@ -6,7 +6,6 @@ What is told here reaches everybody who subscribed by then, whatever happens to 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
@@ -24,8 +23,7 @@ from app.deliveries.queries.publishing import NewDelivery, insert_deliveries, li
 from app.events.queries import NewEvent, append
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Callback:
+class Callback(msgspec.Struct, frozen=True, kw_only=True):
     """Where the caller of one job wants to be told, of which of Apiframe's events, and under whose key."""
 
     url: str
@@ -33,8 +31,7 @@ class Callback:
     key_id: UUID
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class News:
+class News(msgspec.Struct, frozen=True, kw_only=True):
     """Something that became true: what the event says, and what filters look at."""
 
     facts: Facts

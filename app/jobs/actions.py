@@ -81,7 +81,7 @@ async def retry(
         key_id=original.key_id,
         operation=original.operation,
         model=original.model,
-        body=POLL_ONLY.respelled(bytes(original.wire_body), None),
+        body=POLL_ONLY.respelled(bytes(original.wire_body), None).decode(),
         metadata=original.metadata,
         priority=original.priority,
         callback=original.callback,

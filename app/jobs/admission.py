@@ -6,7 +6,7 @@ counts a team's jobs meanwhile.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Final
 from uuid import UUID
@@ -23,12 +23,16 @@ QUEUE_IS_FULL_SECONDS: Final = 5
 """After so long a caller may try again: when a job that waits is sent depends on the upstream, and cannot be foretold."""
 
 
-async def refuse(tx: AsyncConnection, jobs: Sequence[NewJob]) -> dict[UUID, ApiError]:
+async def find_limits(tx: AsyncConnection, team_ids: Collection[UUID]) -> dict[UUID, AnyRow]:
+    """What limits those of these teams that may not submit whatever they like: in number, by names, or by a budget."""
+    return await queries.find_limits(tx, team_ids)
+
+
+async def refuse(tx: AsyncConnection, jobs: Sequence[NewJob], limits: Mapping[UUID, AnyRow]) -> dict[UUID, ApiError]:
     """Which of these new jobs may not be kept, and why; their Idempotency-Keys are free again.
 
     The first that find room are let in, in order. Run again after an unknown commit, those are let in that it kept.
     """
-    limits = await queries.find_limits(tx, {job.team_id for job in jobs})
     asked = {job.id: job for job in jobs if job.team_id in limits}
     refusals = _forbidden(asked.values(), limits)
     if any(row.queued_limit is not None for row in limits.values()):

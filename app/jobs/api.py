@@ -12,7 +12,7 @@ from app.auth import Caller
 from app.context import SANDBOX, Context
 from app.errors import Invalid
 from app.exports import Format, export, read_most, wanted_format
-from app.http import caller, context, json_response, read_body
+from app.http import caller, context, json_response, read_body, tagged_response
 from app.jobs import actions, exporting, reading, waiting
 from app.jobs.bodies import LARGEST_BODY, check_idempotency_key
 from app.jobs.filters import JobFilter
@@ -91,7 +91,8 @@ async def act_on_suno(request: Request) -> Response:
 async def get_job(request: Request) -> Response:
     """Read one of your team's jobs, or with the scope `ops` any team's.
 
-    With `?wait=SECONDS` (at most 300) the answer comes when the job is over, or then.
+    With `?wait=SECONDS` (at most 300) the answer comes when the job is over, or then. With the `ETag` of an earlier answer
+    in `If-None-Match`, 304 says that nothing has changed since.
     """
 
     async def identify() -> Caller:
@@ -100,7 +101,8 @@ async def get_job(request: Request) -> Response:
     await identify()
     wait_seconds = _wait_seconds(request.query_params.get("wait", "0"))
     job_id = request.path_params["job_id"]
-    return json_response(await reading.get_job(context(request), identify, job_id, wait_seconds=wait_seconds))
+    job = await reading.get_job(context(request), identify, job_id, wait_seconds=wait_seconds)
+    return tagged_response(request, job)
 
 
 async def list_jobs(request: Request) -> Response:

@@ -9,14 +9,13 @@ from starlette.responses import Response
 
 from app.auth import Caller
 from app.db import AnyRow
-from app.errors import NotFound
 from app.events import feed
 from app.events.asking import FeedQuery, StreamQuery
 from app.events.feed import EventFilter
 from app.events.stream import ENDS, EventStream, tail
 from app.events.tickets import identify_by
 from app.http import caller, context, json_response
-from app.jobs.queries import reading
+from app.jobs.reading import find_visible
 from app.models.jobs import FINAL
 from app.paging import parse_id
 
@@ -51,12 +50,7 @@ async def stream_job_events(request: Request) -> Response:
 
 
 async def _get_job(request: Request, who: Caller) -> AnyRow:
-    job_id = parse_id(request.path_params["job_id"], "Job")
-    async with context(request).db.reading() as connection:
-        job = await reading.find_job(connection, who.only_team, job_id)
-    if job is None:
-        raise NotFound("Job not found")
-    return job
+    return await find_visible(context(request), who, parse_id(request.path_params["job_id"], "Job"))
 
 
 async def _has_end(request: Request, job_id: UUID, cursor: int) -> bool:

@@ -6,11 +6,12 @@ It takes a list; one observation is a list of one. The jobs' rows are locked by 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final, cast
 from uuid import UUID
 
+import msgspec
+from msgspec.structs import replace
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.apiframe.wire import Observation
@@ -30,17 +31,16 @@ PROGRESS_EVERY: Final = timedelta(seconds=1)
 """Subscribers are told of a job's progress at most so often."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LockedJob:
-    """A job whose row this transaction holds."""
+class LockedJob(msgspec.Struct, frozen=True):
+    """A job whose row this transaction holds. From `team_id` on, the fields are in the order in which `door` reads them."""
 
     id: UUID
     state: JobState
+    expected: Expected
     team_id: UUID
     created_at: datetime
     accepted_at: datetime | None
     ambiguous_since: datetime | None
-    expected: Expected
     hinted: bool
     poll_count: int
     poll_at: datetime | None
@@ -59,8 +59,7 @@ class LockedJob:
         return self.ambiguous_since is not None
 
 
-@dataclass(frozen=True, slots=True)
-class Observed:
+class Observed(msgspec.Struct, frozen=True):
     """What became of one observation. `job` is the job as the transaction left it, None where that is as it was before."""
 
     seen: Observation
@@ -80,40 +79,25 @@ class Observed:
 async def lock_jobs(tx: AsyncConnection, job_ids: Iterable[UUID]) -> dict[UUID, LockedJob]:
     """Lock these jobs until the commit, in order of id, and read what the judge needs. Unknown ids are left out."""
     rows = await door.lock_jobs(tx, sorted(set(job_ids)))
-    return {
-        row.id: LockedJob(
-            id=row.id,
-            team_id=row.team_id,
-            created_at=row.created_at,
-            accepted_at=row.accepted_at,
-            ambiguous_since=row.ambiguous_since,
-            expected=Expected(row.p50_seconds, row.p95_seconds, row.p99_seconds)
-            if row.p50_seconds is not None
-            else expected_of(row.operation),
-            hinted=row.hinted,
-            poll_count=row.poll_count,
-            poll_at=row.poll_at,
-            lease_token=row.lease_token,
-            ambiguous_by=row.ambiguous_by,
-            dispatch_count=row.dispatch_count,
-            refusable=row.refusable,
-            refusal=row.refusal,
-            missing_count=row.missing_count,
-            missing_since=row.missing_since,
-            progress_event_at=row.progress_event_at,
-            state=JobState(
-                status=row.status,
-                progress=row.progress,
-                error=row.error,
-                error_code=row.error_code,
-                credit_cost=row.credit_cost,
-                completed_at=row.completed_at,
-                concluded_by=row.concluded_by,
-                upstream_id=row.upstream_id,
-            ),
-        )
-        for row in rows
-    }
+    return {row[0]: _locked(row) for row in rows}
+
+
+def _locked(row: AnyRow) -> LockedJob:
+    """A job of its row. By position, since a row is a tuple that finds its columns by name slowly."""
+    job_id, operation, p50, p95, p99, *rest = cast(tuple[Any, ...], row)
+    status, progress, error, error_code, credit_cost, completed_at, concluded_by, upstream_id, *rest = rest
+    state = JobState(
+        status=status,
+        progress=progress,
+        error=error,
+        error_code=error_code,
+        credit_cost=credit_cost,
+        completed_at=completed_at,
+        concluded_by=concluded_by,
+        upstream_id=upstream_id,
+    )
+    expected = expected_of(operation) if p50 is None else Expected(p50, p95, p99)
+    return LockedJob(job_id, state, expected, *rest)
 
 
 async def observe(

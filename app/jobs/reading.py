@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -51,15 +51,14 @@ async def get_job(
     Raises NotFound, for other teams' jobs too, and whatever `identify` raises.
     """
     uuid = parse_id(job_id, "Job")
+    if wait_seconds <= 0:
+        return await show(ctx, await identify(), uuid)
     end = asyncio.get_running_loop().time() + wait_seconds
     with ctx.notify.listening(f"job:{uuid}") as nudged:
         while True:
             nudged.clear()
             caller = await identify()
-            async with ctx.db.reading() as connection:
-                row = await reading.find_job(connection, caller.only_team, uuid)
-            if row is None:
-                raise NotFound("Job not found")
+            row = await find_visible(ctx, caller, uuid)
             left = end - asyncio.get_running_loop().time()
             if enough(row) or left <= 0 or ctx.closing.is_set():
                 return shape_job(row, await view(ctx))
@@ -68,11 +67,21 @@ async def get_job(
 
 async def show(ctx: Context, caller: Caller, job_id: UUID) -> dict[str, Any]:
     """One job that the caller may see, as it is now. Raises NotFound."""
-    async with ctx.db.reading() as connection:
-        row = await reading.find_job(connection, caller.only_team, job_id)
-    if row is None:
+    return shape_job(await find_visible(ctx, caller, job_id), await view(ctx))
+
+
+async def find_visible(ctx: Context, caller: Caller, job_id: UUID) -> AnyRow:
+    """The row of a job that the caller may see. Raises NotFound, for other teams' jobs too."""
+    row: AnyRow | None = await ctx.looked_up(find, job_id)
+    if row is None or caller.only_team not in (None, row.team_id):
         raise NotFound("Job not found")
-    return shape_job(row, await view(ctx))
+    return row
+
+
+async def find(_ctx: Context, connection: AsyncConnection, job_ids: Sequence[UUID]) -> list[AnyRow | None]:
+    """These jobs, of whichever team; None for those that there are not."""
+    rows = await reading.find_jobs(connection, set(job_ids))
+    return [rows.get(job_id) for job_id in job_ids]
 
 
 async def list_jobs(ctx: Context, caller: Caller, asked: JobFilter) -> dict[str, Any]:

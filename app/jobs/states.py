@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final, Literal
+
+import msgspec
+from msgspec.structs import replace
 
 from app.apiframe.wire import Observation
 from app.models.jobs import FINAL, Status
@@ -17,8 +19,7 @@ Fact = Literal["job.dispatched", "job.processing", "job.progress", "job.complete
 _RANK: Final[dict[Status, int]] = {"QUEUED": 0, "PROCESSING": 1, "COMPLETED": 2, "FAILED": 2, "CANCELLED": 2}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobState:
+class JobState(msgspec.Struct, frozen=True, kw_only=True):
     """The part of a job that observations decide."""
 
     status: Status = "QUEUED"

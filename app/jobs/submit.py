@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID
 
 import msgspec
 import structlog
+from msgspec.structs import replace
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
@@ -37,8 +37,7 @@ UNKEEPABLE: Final = ("22", "54")
 """SQLSTATE classes of values that PostgreSQL cannot take: data exception, program limit exceeded."""
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
+class Accepted(msgspec.Struct, frozen=True):
     """The job that a submission stands for, and whether it was made by it. `same`: it asked for what the job is.
 
     With a `refusal` nothing was kept.
@@ -50,8 +49,7 @@ class Accepted:
     refusal: ApiError | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Promised:
+class Promised(msgspec.Struct, frozen=True):
     """A job's status, and what it was refused with, if it was refused before anybody was promised anything."""
 
     status: Status
@@ -108,7 +106,7 @@ def _new_job(
         key_id=caller.key_id,
         operation=body.operation,
         model=parent.model if parent else body.theirs.get("model", ""),
-        body=msgspec.json.encode(wire),
+        body=msgspec.json.encode(wire).decode(),
         metadata=body.metadata,
         priority=body.priority,
         callback=body.callback,
@@ -193,17 +191,17 @@ async def accept(ctx: Context, tx: AsyncConnection, jobs: Sequence[NewJob]) -> l
     holders = await _hold_keys(tx, [job for job in jobs if job.idempotency_key is not None])
     answers = []
     for job in jobs:
-        holder = holders.get((job.team_id, job.idempotency_key or ""))
+        holder = holders.get(_pair(job))
         if holder is None:
             answers.append(Accepted(job.id, new=True))
         else:
             same = bytes(holder.request_hash) == job.request_hash
             answers.append(Accepted(holder.job_id, new=holder.job_id == job.id, same=same))
     new = [job for job, answer in zip(jobs, answers, strict=True) if answer.new]
-    refusals = await admission.refuse(tx, new)
-    short, crossings = await reserve(
-        tx, ctx.account, [_wanted(job) for job in new if job.id not in refusals], ctx.now()
-    )
+    limits = await admission.find_limits(tx, {job.team_id for job in new})
+    refusals = await admission.refuse(tx, new, limits)
+    budgeted = [job for job in new if job.team_id in limits and job.id not in refusals]
+    short, crossings = await reserve(tx, ctx.account, [_wanted(job) for job in budgeted], ctx.now())
     if short:
         await delete_idempotency_keys(tx, [job for job in new if job.id in short])
         refusals |= {job_id: OverBudget(shortage.required, shortage.available) for job_id, shortage in short.items()}
@@ -223,11 +221,15 @@ async def _hold_keys(tx: AsyncConnection, jobs: Sequence[NewJob]) -> dict[tuple[
     holders: dict[tuple[UUID, str], Any] = {}
     open_jobs = list(jobs)
     while open_jobs:
-        await acceptance.insert_idempotency_keys(tx, open_jobs)
-        pairs = {(job.team_id, job.idempotency_key or "") for job in open_jobs}
-        holders |= await acceptance.find_idempotency_keys(tx, pairs)
-        open_jobs = [job for job in open_jobs if (job.team_id, job.idempotency_key or "") not in holders]
+        holders |= await acceptance.insert_idempotency_keys(tx, open_jobs)
+        if taken := {pair for job in open_jobs if (pair := _pair(job)) not in holders}:
+            holders |= await acceptance.find_idempotency_keys(tx, taken)
+        open_jobs = [job for job in open_jobs if _pair(job) not in holders]
     return holders
+
+
+def _pair(job: NewJob) -> tuple[UUID, str]:
+    return job.team_id, job.idempotency_key or ""
 
 
 async def promise(ctx: Context, tx: AsyncConnection, job_ids: Sequence[UUID]) -> list[Promised]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import string
 from collections.abc import Mapping
@@ -41,9 +42,14 @@ class Wish:
     @classmethod
     def parse(cls, headers: Headers) -> Wish:
         """Read the headers. A preference that cannot be read is none, as the RFC has it."""
-        preferences = [each.strip().lower() for each in ",".join(headers.getlist("prefer")).split(",")]
+        return cls._parse(",".join(headers.getlist("prefer")), ",".join(headers.getlist("accept")))
+
+    @classmethod
+    @functools.lru_cache(maxsize=256)  # programs say the same with every call
+    def _parse(cls, prefer: str, accept: str) -> Wish:
+        preferences = [each.strip().lower() for each in prefer.split(",")]
         waits = [match.group(1) for each in preferences if (match := _WAIT.fullmatch(each.partition(";")[0].strip()))]
-        accepted = [each.partition(";")[0].strip().lower() for each in ",".join(headers.getlist("accept")).split(",")]
+        accepted = [each.partition(";")[0].strip().lower() for each in accept.split(",")]
         wants_file = all(each.startswith(_FAMILIES) for each in accepted)
         return cls(
             respond_async="respond-async" in preferences,

@@ -169,6 +169,7 @@ ANSWERS: Final[dict[Route, Any]] = {
     },
     ("GET", "/v2/jobs/{job_id}"): {
         "200": answer("The job", ref("Job")),
+        "304": {"description": "The job is as it was: its `ETag` is one of those in `If-None-Match`"},
         "404": failure("Your team has no such job"),
     },
     ("GET", "/v1/jobs/{job_id}/trace"): {
@@ -287,5 +288,8 @@ PARAMETERS: Final[dict[Route, Any]] = {
         query("search", {"type": "string", "format": "uuid"}, "A job id, ours or the upstream's"),
         query("include_models", {"type": "string", "enum": ["true", "false"], "default": "false"}),
     ],
-    ("GET", "/v2/jobs/{job_id}"): [query("wait", {"type": "number", "minimum": 0, "maximum": 300, "default": 0})],
+    ("GET", "/v2/jobs/{job_id}"): [
+        query("wait", {"type": "number", "minimum": 0, "maximum": 300, "default": 0}),
+        header("If-None-Match", "The `ETag` of an answer that you have"),
+    ],
 }

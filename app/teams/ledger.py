@@ -12,6 +12,7 @@ from datetime import date, datetime
 from typing import Any, Final
 from uuid import UUID
 
+import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db import AnyRow
@@ -25,8 +26,7 @@ ESTIMATE: Final = 10
 """Credits that are reserved for a model of which neither its jobs nor the upstream's list say what it costs."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     """A job that is about to be accepted."""
 
     job_id: UUID
@@ -83,6 +83,8 @@ async def reserve(
     Returns the jobs that do not fit, which must not be accepted, and the thresholds that were crossed. The balances are
     locked until the commit. A job that has its reserve already, because this runs again, keeps it.
     """
+    if not jobs:
+        return {}, []
     month = month_of(now)
     balances = {row.team_id: row for row in await queries.lock_balances(tx, {job.team_id for job in jobs}, month)}
     limited = [job for job in jobs if job.team_id in balances]

@@ -13,11 +13,10 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.clock import first_id
-from app.db import AnyRow
+from app.db import AnyRow, recordset
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Receipt:
+class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     """One webhook as it is kept."""
 
     id: UUID
@@ -108,37 +107,20 @@ async def insert_receipts(tx: AsyncConnection, receipts: Sequence[Receipt]) -> N
     """Keep receipts and their raw bodies."""
     if not receipts:
         return
-    await tx.execute(
-        _INSERT,
-        {
-            "ids": [one.id for one in receipts],
-            "job_ids": [one.job_id for one in receipts],
-            "received_ats": [one.received_at for one in receipts],
-            "digests": [one.digest for one in receipts],
-            "signatures": [one.signature for one in receipts],
-            "events": [one.event for one in receipts],
-            "applieds": [one.applied for one in receipts],
-            "outcomes": [one.outcome for one in receipts],
-            "headers": [msgspec.json.encode(one.headers).decode() for one in receipts],
-            "bodies": [one.body for one in receipts],
-        },
-    )
+    await tx.execute(_INSERT, {"rows": recordset(receipts)})
 
 
 _INSERT: Final = text(
     """
     WITH new AS (
-        SELECT * FROM unnest(
-            CAST(:ids AS uuid[]), CAST(:job_ids AS uuid[]), CAST(:received_ats AS timestamptz[]),
-            CAST(:digests AS bytea[]), CAST(:signatures AS text[]), CAST(:events AS text[]),
-            CAST(:applieds AS boolean[]), CAST(:outcomes AS text[]), CAST(:headers AS text[]), CAST(:bodies AS bytea[])
-        ) AS new (id, job_id, received_at, digest, signature, event, applied, outcome, headers, body)
+        SELECT * FROM json_to_recordset(CAST(:rows AS json)) AS new (id uuid, job_id uuid, received_at timestamptz,
+            digest text, signature text, event text, applied boolean, outcome text, headers jsonb, body text)
     ), kept AS (
         INSERT INTO receipts (id, job_id, received_at, digest, signature, event, applied, outcome)
-        SELECT id, job_id, received_at, digest, signature, event, applied, outcome FROM new
+        SELECT id, job_id, received_at, decode(digest, 'base64'), signature, event, applied, outcome FROM new
     )
     INSERT INTO receipt_bodies (receipt_id, received_at, headers, body)
-    SELECT id, received_at, CAST(headers AS jsonb), body FROM new
+    SELECT id, received_at, headers, decode(body, 'base64') FROM new
     """
 )
 

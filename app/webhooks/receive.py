@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
+import msgspec
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
@@ -27,7 +27,7 @@ from app.webhooks.queries import Receipt, find_applied, insert_receipts
 log = structlog.get_logger()
 
 LARGEST_BODY: Final = 4 * 1024 * 1024
-KEPT_HEADERS: Final = ("content-type", "user-agent", "x-request-id", "x-webhook-event", SIGNATURE_HEADER)
+KEPT_HEADERS: Final = frozenset({"content-type", "user-agent", "x-request-id", "x-webhook-event", SIGNATURE_HEADER})
 
 APPLIED: Final = ("applied", "nothing new", "after the end")
 """Outcomes after which the same bytes have nothing more to say."""
@@ -39,8 +39,7 @@ ALARM_EVERY: Final = timedelta(minutes=1)
 """The same for one whose signature is wrong."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Webhook:
+class Webhook(msgspec.Struct, frozen=True, kw_only=True):
     """A message at our door whose token was found good."""
 
     job_id: UUID
@@ -58,8 +57,7 @@ class Webhook:
         return self.job_id, self.digest
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
+class Received(msgspec.Struct, frozen=True):
     """What became of a webhook. `observed` is set where it went through the door.
 
     What is neither applied nor the first of its kind for a while is not kept: a flood of it must cost nothing.
@@ -112,14 +110,14 @@ def _counted_as(webhook: Webhook, received: Received) -> str:
 
 def read_webhook(ctx: Context, job_id: UUID, body: bytes, headers: Mapping[str, str]) -> Webhook:
     """Verify the signature over the raw bytes, and read them."""
-    payload = _payload(body)
-    now = ctx.now()
+    payload, now = _payload(body), ctx.now()
+    kept = {name: value for name, value in headers.items() if name in KEPT_HEADERS}
     return Webhook(
         job_id=job_id,
         received_at=now,
         digest=hashlib.sha256(body).digest(),
-        signature=check(body, headers.get(SIGNATURE_HEADER), ctx.upstream_keys.values()),
-        headers={name: headers[name] for name in KEPT_HEADERS if name in headers},
+        signature=check(body, kept.get(SIGNATURE_HEADER), ctx.upstream_keys.values()),
+        headers=kept,
         body=body,
         event=event_of(payload) if payload is not None else None,
         seen=observe_payload(payload, job_id=job_id, source="webhook", at=now) if payload is not None else None,

@@ -7,7 +7,7 @@ id. `completed_at` too where the upstream names it; its `failed` webhook does no
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import accumulate, pairwise, permutations, product
@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
+from msgspec.structs import replace
 
 from app.apiframe.wire import Observation
 from app.jobs.states import JobState, facts, judge

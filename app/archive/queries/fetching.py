@@ -8,15 +8,15 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
+import msgspec
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
-from app.db import AnyRow
+from app.db import AnyRow, recordset
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewFile:
+class NewFile(msgspec.Struct, frozen=True, kw_only=True):
     """A file that is to be kept."""
 
     job_id: UUID
@@ -28,6 +28,7 @@ class NewFile:
     give_up_at: datetime
     late_told: bool = False  # that it is late is no news
     refusal: str | None = None  # why it is not to be fetched at all
+    id: UUID = msgspec.field(default_factory=uuid7)
 
 
 async def insert_files(tx: AsyncConnection, files: Sequence[NewFile], *, now: datetime) -> list[UUID]:
@@ -37,22 +38,7 @@ async def insert_files(tx: AsyncConnection, files: Sequence[NewFile], *, now: da
     """
     if not files:
         return []
-    inserted = await tx.execute(
-        _INSERT,
-        {
-            "now": now,
-            "ids": [uuid7() for _ in files],
-            "job_ids": [file.job_id for file in files],
-            "team_ids": [file.team_id for file in files],
-            "modalities": [file.modality for file in files],
-            "positions": [file.position for file in files],
-            "sources": [file.source for file in files],
-            "completed_ats": [file.completed_at for file in files],
-            "give_up_ats": [file.give_up_at for file in files],
-            "late_tolds": [file.late_told for file in files],
-            "refusals": [file.refusal for file in files],
-        },
-    )
+    inserted = await tx.execute(_INSERT, {"now": now, "rows": recordset(files)})
     return [row.id for row in inserted]
 
 
@@ -64,12 +50,8 @@ _INSERT: Final = text(
     SELECT new.id, job_id, team_id, position, source, completed_at, give_up_at, late_told, :now, refusal,
         CASE WHEN refusal IS NULL THEN CAST(:now AS timestamptz) END,
         CASE WHEN refusal IS NULL THEN 'pending' ELSE 'failed' END
-    FROM unnest(
-        CAST(:ids AS uuid[]), CAST(:job_ids AS uuid[]), CAST(:team_ids AS uuid[]), CAST(:modalities AS text[]),
-        CAST(:positions AS smallint[]), CAST(:sources AS text[]), CAST(:completed_ats AS timestamptz[]),
-        CAST(:give_up_ats AS timestamptz[]), CAST(:late_tolds AS boolean[]),
-        CAST(:refusals AS text[])
-    ) AS new (id, job_id, team_id, modality, position, source, completed_at, give_up_at, late_told, refusal)
+    FROM json_to_recordset(CAST(:rows AS json)) AS new (id uuid, job_id uuid, team_id uuid, modality text,
+        position smallint, source text, completed_at timestamptz, give_up_at timestamptz, late_told boolean, refusal text)
     JOIN teams ON teams.id = team_id
     WHERE archived_modalities IS NULL OR modality = ANY(archived_modalities)
     ORDER BY job_id, position

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 from uuid import UUID
 
+import msgspec
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.db import AnyRow
+from app.db import AnyRow, recordset
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewDelivery:
+class NewDelivery(msgspec.Struct, frozen=True, kw_only=True):
     """A delivery that is about to be made. `lease` is set where its maker sends it itself."""
 
     id: UUID
@@ -53,26 +52,7 @@ async def insert_deliveries(tx: AsyncConnection, deliveries: Sequence[NewDeliver
     """Make deliveries, in the transaction that makes their events true."""
     if not deliveries:
         return
-    await tx.execute(
-        _INSERT,
-        {
-            "now": now,
-            "ids": [each.id for each in deliveries],
-            "event_ids": [each.event_id for each in deliveries],
-            "event_ats": [each.event_at for each in deliveries],
-            "event_types": [each.event_type for each in deliveries],
-            "team_ids": [each.team_id for each in deliveries],
-            "job_ids": [each.job_id for each in deliveries],
-            "subscription_ids": [each.subscription_id for each in deliveries],
-            "callback_urls": [each.callback_url for each in deliveries],
-            "callback_key_ids": [each.callback_key_id for each in deliveries],
-            "targets": [each.target for each in deliveries],
-            "statuses": [each.status for each in deliveries],
-            "reasons": [each.reason for each in deliveries],
-            "due_ats": [each.due_at for each in deliveries],
-            "leases": [each.lease for each in deliveries],
-        },
-    )
+    await tx.execute(_INSERT, {"now": now, "rows": recordset(deliveries)})
 
 
 _INSERT: Final = text(
@@ -81,13 +61,8 @@ _INSERT: Final = text(
         callback_key_id, target, created_at, status, reason, ended_at, due_at, lease_token)
     SELECT id, event_id, event_at, event_type, team_id, job_id, subscription_id, callback_url, callback_key_id, target,
         :now, status, reason, CASE WHEN due_at IS NULL THEN CAST(:now AS timestamptz) END, due_at, lease
-    FROM unnest(
-        CAST(:ids AS uuid[]), CAST(:event_ids AS uuid[]), CAST(:event_ats AS timestamptz[]),
-        CAST(:event_types AS text[]), CAST(:team_ids AS uuid[]), CAST(:job_ids AS uuid[]),
-        CAST(:subscription_ids AS uuid[]), CAST(:callback_urls AS text[]), CAST(:callback_key_ids AS uuid[]),
-        CAST(:targets AS text[]), CAST(:statuses AS text[]), CAST(:reasons AS text[]), CAST(:due_ats AS timestamptz[]),
-        CAST(:leases AS uuid[])
-    ) AS new (id, event_id, event_at, event_type, team_id, job_id, subscription_id, callback_url, callback_key_id,
-        target, status, reason, due_at, lease)
+    FROM json_to_recordset(CAST(:rows AS json)) AS new (id uuid, event_id uuid, event_at timestamptz, event_type text,
+        team_id uuid, job_id uuid, subscription_id uuid, callback_url text, callback_key_id uuid, target text, status text,
+        reason text, due_at timestamptz, lease uuid)
     """
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -13,12 +12,11 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.apiframe.operations import PARENT
-from app.db import AnyRow
+from app.db import AnyRow, recordset
 from app.jobs.queries.reading import ANNOUNCED_COLUMNS
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewJob:
+class NewJob(msgspec.Struct, frozen=True, kw_only=True):
     """A submission that passed every check, ready to be inserted. `body` is what goes upstream, its parent's id as well."""
 
     id: UUID
@@ -26,7 +24,7 @@ class NewJob:
     key_id: UUID
     operation: str
     model: str
-    body: bytes
+    body: str
     metadata: Mapping[str, Any] | None
     priority: int
     callback: Mapping[str, Any] | None
@@ -40,31 +38,31 @@ class NewJob:
     parent_id: UUID | None = None
 
 
-async def insert_idempotency_keys(tx: AsyncConnection, jobs: Sequence[NewJob]) -> set[UUID]:
-    """Claim the keys of these jobs; return the ids of those that are the first under their key."""
-    rows = await tx.execute(
-        _INSERT_KEYS,
+async def insert_idempotency_keys(tx: AsyncConnection, jobs: Sequence[NewJob]) -> dict[tuple[UUID, str], AnyRow]:
+    """Claim the keys of these jobs; return what the keys that were free stand for now (see `find_idempotency_keys`)."""
+    claims = [
         {
-            "team_ids": [job.team_id for job in jobs],
-            "keys": [job.idempotency_key for job in jobs],
-            "job_ids": [job.id for job in jobs],
-            "request_hashes": [job.request_hash for job in jobs],
-            "created_ats": [job.created_at for job in jobs],
-        },
-    )
-    return {row.job_id for row in rows}
+            "team_id": job.team_id,
+            "key": job.idempotency_key,
+            "job_id": job.id,
+            "request_hash": job.request_hash,
+            "created_at": job.created_at,
+        }
+        for job in jobs
+    ]
+    rows = await tx.execute(_INSERT_KEYS, {"rows": recordset(claims)})
+    return {(row.team_id, row.key): row for row in rows}
 
 
 _INSERT_KEYS: Final = text(
     """
     INSERT INTO idempotency_keys (team_id, key, job_id, request_hash, created_at)
-    SELECT * FROM unnest(
-        CAST(:team_ids AS uuid[]), CAST(:keys AS text[]), CAST(:job_ids AS uuid[]), CAST(:request_hashes AS bytea[]),
-        CAST(:created_ats AS timestamptz[])
-    ) AS new (team_id, key, job_id, request_hash, created_at)
+    SELECT team_id, key, job_id, decode(request_hash, 'base64'), created_at
+    FROM json_to_recordset(CAST(:rows AS json))
+        AS new (team_id uuid, key text, job_id uuid, request_hash text, created_at timestamptz)
     ORDER BY team_id, key, job_id
     ON CONFLICT (team_id, key) DO NOTHING
-    RETURNING job_id
+    RETURNING team_id, key, job_id, request_hash
     """
 )
 
@@ -92,27 +90,7 @@ async def insert_jobs(tx: AsyncConnection, jobs: Sequence[NewJob], *, inline: ti
     Those that an earlier run of the same batch inserted stay as they are. The others are returned with the columns of the
     job object, in their order.
     """
-    rows = await tx.execute(
-        _INSERT_JOBS,
-        {
-            "ids": [job.id for job in jobs],
-            "team_ids": [job.team_id for job in jobs],
-            "key_ids": [job.key_id for job in jobs],
-            "operations": [job.operation for job in jobs],
-            "models": [job.model for job in jobs],
-            "bodies": [job.body for job in jobs],
-            "metadatas": [_json(job.metadata) for job in jobs],
-            "priorities": [job.priority for job in jobs],
-            "callbacks": [_json(job.callback) for job in jobs],
-            "idempotency_keys": [job.idempotency_key for job in jobs],
-            "accounts": [job.upstream_account for job in jobs],
-            "created_ats": [job.created_at for job in jobs],
-            "dispatch_ats": [job.created_at + inline if job.refusable else job.created_at for job in jobs],
-            "refusables": [job.refusable for job in jobs],
-            "retries_of": [job.retry_of for job in jobs],
-            "parents": [job.parent_id for job in jobs],
-        },
-    )
+    rows = await tx.execute(_INSERT_JOBS, {"rows": recordset(jobs), "inline": inline})
     inserted = {row.id: row for row in rows}
     return [inserted[job.id] for job in jobs if job.id in inserted]
 
@@ -122,18 +100,14 @@ _INSERT_JOBS: Final = text(
     INSERT INTO jobs (id, team_id, key_id, operation, model, input, wire_body, metadata, priority, callback,
         idempotency_key, upstream_account, created_at, updated_at, refusable, status, dispatch_at, retry_of, parent_id)
     SELECT id, team_id, key_id, operation, model,
-        CAST(convert_from(body, 'UTF8') AS jsonb) || CASE WHEN parent_id IS NULL THEN '{{}}'
+        CAST(body AS jsonb) || CASE WHEN parent_id IS NULL THEN '{{}}'
             ELSE jsonb_build_object('{PARENT}', parent_id) END,
-        body, CAST(metadata AS jsonb), priority, CAST(callback AS jsonb), idempotency_key, account, created_at,
-        created_at, refusable, 'QUEUED', dispatch_at, retry_of, parent_id
-    FROM unnest(
-        CAST(:ids AS uuid[]), CAST(:team_ids AS uuid[]), CAST(:key_ids AS uuid[]), CAST(:operations AS text[]),
-        CAST(:models AS text[]), CAST(:bodies AS bytea[]), CAST(:metadatas AS text[]), CAST(:priorities AS integer[]),
-        CAST(:callbacks AS text[]), CAST(:idempotency_keys AS text[]), CAST(:accounts AS text[]),
-        CAST(:created_ats AS timestamptz[]), CAST(:dispatch_ats AS timestamptz[]), CAST(:refusables AS boolean[]),
-        CAST(:retries_of AS uuid[]), CAST(:parents AS uuid[])
-    ) AS new (id, team_id, key_id, operation, model, body, metadata, priority, callback, idempotency_key, account,
-        created_at, dispatch_at, refusable, retry_of, parent_id)
+        convert_to(body, 'UTF8'), metadata, priority, callback, idempotency_key, upstream_account, created_at,
+        created_at, refusable, 'QUEUED', CASE WHEN refusable THEN created_at + :inline ELSE created_at END, retry_of,
+        parent_id
+    FROM json_to_recordset(CAST(:rows AS json)) AS new (id uuid, team_id uuid, key_id uuid, operation text, model text,
+        body text, metadata jsonb, priority integer, callback jsonb, idempotency_key text, upstream_account text,
+        created_at timestamptz, refusable boolean, retry_of uuid, parent_id uuid)
     ON CONFLICT (id) DO NOTHING
     RETURNING {ANNOUNCED_COLUMNS}
     """  # noqa: S608 - the only part put in is a constant of ours
@@ -204,7 +178,3 @@ _PROMISE: Final = text(
     RETURNING jobs.id, status, refusal
     """
 )
-
-
-def _json(value: Mapping[str, Any] | None) -> str | None:
-    return None if value is None else msgspec.json.encode(value).decode()

@@ -22,7 +22,8 @@ _FIND_LIMITS: Final = text(
     """
     SELECT id, queued_limit, allowed_operations, allowed_models FROM teams
     WHERE id = ANY(CAST(:ids AS uuid[]))
-        AND (queued_limit IS NOT NULL OR allowed_operations IS NOT NULL OR allowed_models IS NOT NULL)
+        AND (queued_limit IS NOT NULL OR allowed_operations IS NOT NULL OR allowed_models IS NOT NULL
+            OR monthly_credits IS NOT NULL)
     """
 )
 

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
+import msgspec
+from msgspec.structs import asdict
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.db import AnyRow
+from app.db import AnyRow, recordset
 from app.jobs.queries.reading import ANNOUNCED_COLUMNS
 from app.jobs.states import JobState
 
 
-@dataclass(frozen=True, slots=True)
-class ObservedRow:
+class ObservedRow(msgspec.Struct, frozen=True):
     """What the door writes of one job."""
 
     id: UUID
@@ -30,17 +30,16 @@ class ObservedRow:
 
 
 async def lock_jobs(tx: AsyncConnection, job_ids: Sequence[UUID]) -> Sequence[AnyRow]:
-    """Lock jobs by id, in that order."""
+    """Lock jobs by id, in that order. The columns are in the order in which `observe` takes them."""
     return (await tx.execute(_LOCK, {"ids": job_ids})).all()
 
 
 _LOCK: Final = text(
     """
-    SELECT id, team_id, jobs.operation, created_at, status, progress, error, error_code, credit_cost, completed_at,
-        concluded_by, upstream_id, accepted_at, ambiguous_since, poll_hinted_at IS NOT NULL AS hinted, poll_count, poll_at,
-        lease_token, ambiguous_by, dispatch_count, refusable, refusal, missing_count, missing_since,
-        progress_event_at,
-        p50_seconds, p95_seconds, p99_seconds
+    SELECT id, jobs.operation, p50_seconds, p95_seconds, p99_seconds,
+        status, progress, error, error_code, credit_cost, completed_at, concluded_by, upstream_id,
+        team_id, created_at, accepted_at, ambiguous_since, poll_hinted_at IS NOT NULL AS hinted, poll_count, poll_at,
+        lease_token, ambiguous_by, dispatch_count, refusable, refusal, missing_count, missing_since, progress_event_at
     FROM jobs LEFT JOIN model_durations d ON d.operation = jobs.operation AND d.model = jobs.model
     WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id FOR UPDATE OF jobs
     """
@@ -54,30 +53,12 @@ async def update_observed(tx: AsyncConnection, rows: Sequence[ObservedRow], *, n
     """
     if not rows:
         return {}
-    states = [row.state for row in rows]
-    written = await tx.execute(
-        _UPDATE_OBSERVED,
-        {
-            "now": now,
-            "ids": [row.id for row in rows],
-            "poll_ats": [row.poll_at for row in rows],
-            "overdue_ats": [row.overdue_at for row in rows],
-            "progress_event_ats": [row.progress_event_at for row in rows],
-            "request_ids": [row.request_id for row in rows],
-            "ended_bys": [row.ended_by for row in rows],
-            "settled": [state.settled for state in states],
-            "statuses": [state.status for state in states],
-            "progresses": [state.progress for state in states],
-            "results": [state.result for state in states],
-            "errors": [state.error for state in states],
-            "error_codes": [state.error_code for state in states],
-            "credit_costs": [state.credit_cost for state in states],
-            "completed_ats": [state.completed_at for state in states],
-            "concluded_bys": [state.concluded_by for state in states],
-            "upstream_ids": [state.upstream_id for state in states],
-        },
-    )
+    written = await tx.execute(_UPDATE_OBSERVED, {"now": now, "rows": recordset([_flat(row) for row in rows])})
     return {row.id: row for row in written}
+
+
+def _flat(row: ObservedRow) -> dict[str, Any]:
+    return {**asdict(row), **asdict(row.state), "settled": row.state.settled, "state": None}
 
 
 _UPDATE_OBSERVED: Final = text(
@@ -95,14 +76,10 @@ _UPDATE_OBSERVED: Final = text(
             accepted_at = CASE WHEN seen.upstream_id IS NOT NULL THEN coalesce(jobs.accepted_at, :now) END,
             overdue_at = CASE WHEN seen.completed_at IS NULL THEN coalesce(jobs.overdue_at, seen.overdue_at) END,
             progress_event_at = seen.progress_event_at, missing_count = 0, missing_since = NULL
-        FROM unnest(
-            CAST(:ids AS uuid[]), CAST(:statuses AS text[]), CAST(:progresses AS smallint[]), CAST(:results AS text[]),
-            CAST(:errors AS text[]), CAST(:error_codes AS text[]), CAST(:credit_costs AS integer[]),
-            CAST(:completed_ats AS timestamptz[]), CAST(:concluded_bys AS text[]), CAST(:upstream_ids AS text[]),
-            CAST(:request_ids AS text[]), CAST(:settled AS boolean[]), CAST(:poll_ats AS timestamptz[]),
-            CAST(:overdue_ats AS timestamptz[]), CAST(:progress_event_ats AS timestamptz[]), CAST(:ended_bys AS text[])
-        ) AS seen (id, status, progress, result, error, error_code, credit_cost, completed_at, concluded_by, upstream_id,
-            request_id, settled, poll_at, overdue_at, progress_event_at, ended_by)
+        FROM json_to_recordset(CAST(:rows AS json)) AS seen (id uuid, status text, progress smallint, result text,
+            error text, error_code text, credit_cost integer, completed_at timestamptz, concluded_by text,
+            upstream_id text, request_id text, settled boolean, poll_at timestamptz, overdue_at timestamptz,
+            progress_event_at timestamptz, ended_by text)
         WHERE jobs.id = seen.id
         RETURNING jobs.*
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final
 from uuid import UUID
 
@@ -39,15 +40,14 @@ OVERDUE: Final = "overdue_at <= :now AND completed_at IS NULL"
 
 _FIND: Final = text(
     f"""
-    SELECT {JOB_COLUMNS} FROM jobs
-    WHERE id = :id AND (CAST(:team_id AS uuid) IS NULL OR team_id = :team_id)
+    SELECT {JOB_COLUMNS}, team_id FROM jobs WHERE id = ANY(CAST(:ids AS uuid[]))
     """  # noqa: S608 - the only part put in is a constant of ours
 )
 
 
-async def find_job(connection: AsyncConnection, team_id: UUID | None, job_id: UUID) -> AnyRow | None:
-    """A job of this team, or with None of any team; None if there is no such job."""
-    return (await connection.execute(_FIND, {"id": job_id, "team_id": team_id})).one_or_none()
+async def find_jobs(connection: AsyncConnection, job_ids: Collection[UUID]) -> dict[UUID, AnyRow]:
+    """Those of these jobs that there are, of whichever team."""
+    return {row.id: row for row in await connection.execute(_FIND, {"ids": list(job_ids)})}
 
 
 _MODELS: Final = text(

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Final
 from uuid import UUID
 
+import msgspec
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
-from app.db import AnyRow
+from app.db import AnyRow, recordset
 
 HISTORY: Final = 20
 """So many completed jobs of a model say what the next one costs: as much as the dearest of them."""
 
 
-@dataclass(frozen=True, slots=True)
-class NewReserve:
+class NewReserve(msgspec.Struct, frozen=True):
     """Credits that are kept for a job until it is over."""
 
     job_id: UUID
@@ -30,8 +29,7 @@ class NewReserve:
     credits: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ended:
+class Ended(msgspec.Struct, frozen=True, kw_only=True):
     """A job that is over. `credits` is what it cost; None where it did not complete, and so costs nothing."""
 
     job_id: UUID
@@ -40,6 +38,7 @@ class Ended:
     model: str
     month: date
     credits: int | None
+    id: UUID = msgspec.field(default_factory=uuid7)
 
 
 async def lock_balances(tx: AsyncConnection, team_ids: Collection[UUID], month: date) -> Sequence[AnyRow]:
@@ -174,29 +173,16 @@ async def insert_endings(tx: AsyncConnection, jobs: Sequence[Ended], *, now: dat
 
     The jobs are held by this transaction. The balances are locked in order of team and month.
     """
-    rows = await tx.execute(
-        _INSERT_ENDINGS,
-        {
-            "now": now,
-            "ids": [uuid7() for _ in jobs],
-            "job_ids": [each.job_id for each in jobs],
-            "team_ids": [each.team_id for each in jobs],
-            "operations": [each.operation for each in jobs],
-            "models": [each.model for each in jobs],
-            "months": [each.month for each in jobs],
-            "credits": [each.credits for each in jobs],
-        },
-    )
+    parameters = {"now": now, "rows": recordset(jobs), "job_ids": [each.job_id for each in jobs]}
+    rows = await tx.execute(_INSERT_ENDINGS, parameters)
     return rows.all()
 
 
 _INSERT_ENDINGS: Final = text(
     f"""
     WITH ended AS (
-        SELECT * FROM unnest(
-            CAST(:ids AS uuid[]), CAST(:job_ids AS uuid[]), CAST(:team_ids AS uuid[]), CAST(:operations AS text[]),
-            CAST(:models AS text[]), CAST(:months AS date[]), CAST(:credits AS integer[])
-        ) AS ended (id, job_id, team_id, operation, model, month, credits)
+        SELECT * FROM json_to_recordset(CAST(:rows AS json)) AS ended (id uuid, job_id uuid, team_id uuid, operation text,
+            model text, month date, credits integer)
     ), held AS (
         SELECT job_id, sum(reserved_change) AS credits
         FROM ledger WHERE job_id = ANY(CAST(:job_ids AS uuid[])) GROUP BY job_id
