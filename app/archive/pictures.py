@@ -64,8 +64,9 @@ and what Pillow's own `open` expects of them. The last one is left for a GIF who
 """
 
 _PILLOW: Final = r"PIL\."
-_SILENCE: Final = ("ignore", None, UserWarning, re.compile(_PILLOW), 0)
-"""The filter that `_hush` sets, as the standard library keeps it."""
+_SILENCED: Final = (UserWarning, Image.DecompressionBombWarning)
+_SILENCE: Final = [("ignore", None, kind, re.compile(_PILLOW), 0) for kind in _SILENCED]
+"""The filters that `_hush` sets, as the standard library keeps them."""
 
 _TURNS: Final[Mapping[int, Image.Transpose]] = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -116,13 +117,14 @@ def look(data: bytes) -> Look:
 
 
 def _hush() -> None:
-    """Silence Pillow's warnings, which are of no use here: they are of metadata that nobody reads.
+    """Silence Pillow's warnings, which are of no use here: of metadata that nobody reads, and of sizes that we judge.
 
     This is not undone afterwards, because filters that come and go are not safe between threads. And it is looked after each
     time, because others may have reset them. Warnings about how Pillow is called name the caller's module, and so stay.
     """
-    if _SILENCE not in warnings.filters:
-        warnings.filterwarnings("ignore", category=UserWarning, module=_PILLOW)
+    for kind, silence in zip(_SILENCED, _SILENCE, strict=True):
+        if silence not in warnings.filters:
+            warnings.filterwarnings("ignore", category=kind, module=_PILLOW)
 
 
 def _look(data: bytes) -> Look:
