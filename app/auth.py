@@ -97,8 +97,9 @@ class KeyRing:
     async def _admit(self, request: Request, caller: Caller | None, scopes: Sequence[str]) -> Caller:
         if caller is None:
             raise Unauthenticated()
-        if not getattr(request.state, "is_counted", False):
-            request.state.is_counted = True
+        state = request.scope["state"]
+        if "is_counted" not in state:
+            state["is_counted"] = True
             if caller.requests_per_minute is not None:
                 await self._count(caller)
         if scopes:
