@@ -40,7 +40,7 @@ LAYERS: Final = (
     ("db",),
     ("logs", "embedded"),  # `logs` reads settings
     ("config",),  # bad settings are a StartupError, the allowed targets among them
-    ("clock", "errors", "backoff", "bucket", "measures", "modest", "targets", "version"),
+    ("clock", "errors", "backoff", "bucket", "lanes", "measures", "modest", "targets", "version"),
 )
 """Every room of `app`, from the top to the floor. A module imports only from lower layers, and from its own room."""
 

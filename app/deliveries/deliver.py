@@ -22,7 +22,7 @@ from app.apiframe.callback import callback_body, callback_event, callback_header
 from app.context import Context
 from app.db import AnyRow
 from app.deliveries import health
-from app.deliveries.claim import LEAST_LEASE, TIMEOUT_SECONDS, claim, give_back_place, note_answer
+from app.deliveries.claim import LEAST_LEASE, TIMEOUT_SECONDS, TOPIC_OF, claim, note_answer
 from app.deliveries.publish import DELETED, DISABLED, TOPICS, publish
 from app.deliveries.queries import sending
 from app.deliveries.queries.sending import AttemptRow, Health, Outcome
@@ -79,23 +79,44 @@ async def start_once(ctx: Context) -> int:
     return len(await _start_claimed(ctx))
 
 
-async def _start_claimed(ctx: Context) -> list[asyncio.Task[Sent | None]]:
-    return [ctx.start(deliver(ctx, claimed)) for claimed in await claim(ctx)]
+async def start_first_attempts(ctx: Context) -> int:
+    """Start what is due for the first time, as far as there is room; 0 where whatever else is due has to wait for some."""
+    started = await _start_claimed(ctx, lanes=(False,))
+    return len(started) if ctx.lanes[False].has_hungry() else 0
 
 
-async def deliver(ctx: Context, claimed: AnyRow) -> Sent | None:
-    """Make one claimed delivery and record it; None where it was not made."""
+async def start_later_attempts(ctx: Context) -> int:
+    """The same for what failed before."""
+    started = await _start_claimed(ctx, lanes=(True,))
+    return len(started) if ctx.lanes[True].has_hungry() else 0
+
+
+async def _start_claimed(ctx: Context, *, lanes: Sequence[bool] = (False, True)) -> list[asyncio.Task[Sent | None]]:
+    return [ctx.start(deliver(ctx, claimed)) for claimed in await claim(ctx, lanes=lanes)]
+
+
+async def deliver(ctx: Context, claimed: AnyRow, *, at_once: bool = False) -> Sent | None:
+    """Make one claimed delivery, in its turn or at once, and record it; None where it was not made."""
+    lane = ctx.lanes[claimed.retrying]
     try:
         if (verdict := _unsent(claimed)) is not None:
             await ctx.batched(end, Ended(claimed, verdict))
             return None
-        if claimed.leased_until - ctx.now() < LEAST_LEASE:
-            return None  # its lease may be over before it is made: whoever claims it next makes it
-        sent = await attempt(ctx, claimed)
+        if at_once:
+            lane.enter_at_once(claimed.target)
+        else:
+            await lane.enter(claimed.target)
+        try:
+            if claimed.leased_until - ctx.now() < LEAST_LEASE:
+                return None  # its lease may be over before it is made: whoever claims it next makes it
+            sent = await attempt(ctx, claimed)
+        finally:
+            lane.leave(claimed.target)  # what is being recorded keeps nobody from being sent to
         if await ctx.batched(record, sent):
             ctx.notify.nudge(TOPICS)
     finally:
-        give_back_place(ctx, claimed)
+        if lane.give_back(claimed.target):
+            ctx.notify.wake([TOPIC_OF[claimed.retrying]])
     _tell(ctx, sent)
     return sent
 
@@ -245,7 +266,7 @@ def _tell(ctx: Context, sent: Sent) -> None:
     ctx.measures.attempted(_counted_as(sent.reply))
     again = sent.verdict.again_seconds
     if again is not None and again <= SOON_SECONDS:
-        asyncio.get_running_loop().call_later(again, ctx.notify.nudge, ["deliver"])
+        asyncio.get_running_loop().call_later(again, ctx.notify.wake, [TOPIC_OF[True]])
     log.info(
         "delivery.attempted",
         delivery=str(sent.claimed.delivery_id),

@@ -54,22 +54,23 @@ async def lease_due(
     retrying: bool,
     places: int,
     places_per_target: int,
-    taken: Mapping[str, int],
+    rooms: Mapping[str, int],
     allowed: Mapping[str, int],
     now: datetime,
     until: datetime,
 ) -> Sequence[AnyRow]:
-    """Lease deliveries that are due: (id, lease_token, target). Every target in turn, as long as it has places left.
+    """Lease deliveries that are due: (id, target, offered). Every target in turn, as long as it has room left.
 
-    `taken` says how many places a target has in use, `allowed` how many more a target with a rate limit may have; one that
-    has such a limit and is not named may have none now.
+    `rooms` says how many more some targets may have, for all others there are `places_per_target`; `allowed` says how many
+    more a target with a rate limit may have, and one that has such a limit and is not named may have none now. `offered` is
+    what a target could have had, by all of this and as its share of `places`.
     """
     parameters = {
         "retrying": retrying,
         "places": places,
         "places_per_target": places_per_target,
-        "taken_targets": list(taken),
-        "taken_counts": list(taken.values()),
+        "room_targets": list(rooms),
+        "room_counts": list(rooms.values()),
         "allowed_targets": list(allowed),
         "allowed_counts": list(allowed.values()),
         "now": now,
@@ -91,32 +92,36 @@ _LEASE_DUE: Final = text(
         FROM waiting WHERE waiting.target IS NOT NULL
     ), room AS (
         SELECT waiting.target, least(
-            :places_per_target - coalesce(taken.count, 0),
+            coalesce(known.count, :places_per_target),
             CASE WHEN limited.id IS NOT NULL THEN coalesce(allowed.count, 0) END
         ) AS places
         FROM waiting
-        LEFT JOIN unnest(CAST(:taken_targets AS text[]), CAST(:taken_counts AS integer[])) AS taken (target, count)
-            ON taken.target = waiting.target
+        LEFT JOIN unnest(CAST(:room_targets AS text[]), CAST(:room_counts AS integer[])) AS known (target, count)
+            ON known.target = waiting.target
         LEFT JOIN unnest(CAST(:allowed_targets AS text[]), CAST(:allowed_counts AS integer[])) AS allowed (target, count)
             ON allowed.target = waiting.target
         LEFT JOIN subscriptions limited
             ON CAST(limited.id AS text) = waiting.target AND limited.rate_per_minute IS NOT NULL
             AND limited.disabled_at IS NULL AND limited.deleted_at IS NULL
         WHERE waiting.target IS NOT NULL
+    ), share AS (
+        SELECT target, least(places, (:places + count(*) OVER () - 1) / count(*) OVER ()) AS places
+        FROM room WHERE places > 0
     ), locked AS (
-        SELECT due.id, due.due_at, row_number() OVER (PARTITION BY room.target ORDER BY due.due_at, due.id) AS turn
-        FROM room CROSS JOIN LATERAL (
+        SELECT due.id, due.due_at, share.places AS offered,
+            row_number() OVER (PARTITION BY share.target ORDER BY due.due_at, due.id) AS turn
+        FROM share CROSS JOIN LATERAL (
             SELECT id, due_at FROM deliveries
-            WHERE target = room.target AND retrying = :retrying AND due_at <= :now
-            ORDER BY due_at, id LIMIT greatest(room.places, 0)
+            WHERE target = share.target AND retrying = :retrying AND due_at <= :now
+            ORDER BY due_at, id LIMIT share.places
             FOR UPDATE SKIP LOCKED
         ) AS due
     ), chosen AS (
-        SELECT id FROM locked ORDER BY turn, due_at, id LIMIT :places
+        SELECT id, offered FROM locked ORDER BY turn, due_at, id LIMIT :places
     )
     UPDATE deliveries SET lease_token = gen_random_uuid(), due_at = :until
     FROM chosen WHERE deliveries.id = chosen.id
-    RETURNING deliveries.id, lease_token, target
+    RETURNING deliveries.id, target, offered
     """
 )
 
