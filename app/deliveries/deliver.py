@@ -189,9 +189,7 @@ def _callback(claimed: AnyRow) -> tuple[bytes, dict[str, str]]:
 
 async def end(ctx: Context, tx: AsyncConnection, endings: Sequence[Ended]) -> list[None]:
     """End deliveries without an attempt, those that are still under their leases."""
-    ours = await sending.lock_leased(tx, {one.claimed.delivery_id: one.claimed.lease_token for one in endings})
-    ended = [_outcome(one.claimed, one.verdict, ctx.now()) for one in endings if one.claimed.delivery_id in ours]
-    await sending.record_outcomes(tx, ended, ctx.now())
+    await sending.record_outcomes(tx, [_outcome(one.claimed, one.verdict, ctx.now()) for one in endings], ctx.now())
     return [None] * len(endings)
 
 
@@ -201,17 +199,23 @@ async def record(ctx: Context, tx: AsyncConnection, sent: Sequence[Sent]) -> lis
     Answers whether anything was published by it: a subscription that was disabled. Safe to run again.
     """
     now = ctx.now()
-    rows = await sending.lock_subscriptions(tx, {one.claimed.subscription_id for one in sent} - {None})
-    ours = await sending.lock_leased(tx, {one.claimed.delivery_id: one.claimed.lease_token for one in sent})
-    counted = [one for one in sent if one.claimed.delivery_id in ours]
-    healths = _healths(rows, counted, now)
+    outcomes = [_outcome(one.claimed, one.verdict, now) for one in sent]
+    rows = await _lock_unsteady(tx, sent, now)
+    ours = await sending.record_outcomes(tx, outcomes, now)
+    await sending.insert_attempts(tx, [_attempt(one, then.due_at) for one, then in zip(sent, outcomes, strict=True)])
+    healths = _healths(rows, [one for one in sent if one.claimed.delivery_id in ours], now)
     over = health.disabled(healths)
-    await sending.insert_attempts(tx, [_attempt(one, now) for one in sent])
-    await sending.record_outcomes(tx, [_outcome(one.claimed, one.verdict, now) for one in counted], now)
     await sending.record_health(tx, list(healths.values()), now)
     if over:
         await publish(ctx, tx, [health.disabled_news(rows[each], reason, now) for each, reason in over.items()])
     return [bool(over)] * len(sent)
+
+
+async def _lock_unsteady(tx: AsyncConnection, sent: Sequence[Sent], now: datetime) -> dict[UUID, AnyRow]:
+    """Lock the subscriptions that do not just go on to fare well: the others' rows are left alone, and free for others."""
+    seen = await sending.list_health(tx, {one.claimed.subscription_id for one in sent} - {None})
+    unsteady = _healths(seen, sent, now)
+    return await sending.lock_subscriptions(tx, unsteady) if unsteady else {}
 
 
 def _healths(rows: Mapping[UUID, AnyRow], sent: Sequence[Sent], now: datetime) -> dict[UUID, Health]:
@@ -227,6 +231,7 @@ def _outcome(claimed: AnyRow, verdict: Verdict, now: datetime) -> Outcome:
     due_at = None if verdict.again_seconds is None else now + timedelta(seconds=verdict.again_seconds)
     return Outcome(
         id=claimed.delivery_id,
+        lease_token=claimed.lease_token,
         attempt_count=claimed.attempt_count if verdict.unmade else _number(claimed),
         status=verdict.ended or "pending",
         reason=verdict.reason,
@@ -239,7 +244,7 @@ def _number(claimed: AnyRow) -> int:
     return int(claimed.attempt_count) + 1
 
 
-def _attempt(sent: Sent, now: datetime) -> AttemptRow:
+def _attempt(sent: Sent, next_at: datetime | None) -> AttemptRow:
     return AttemptRow(
         id=sent.id,
         delivery_id=sent.claimed.delivery_id,
@@ -251,7 +256,7 @@ def _attempt(sent: Sent, now: datetime) -> AttemptRow:
         address=sent.reply.address,
         request_headers=sent.request_headers,
         response_body=sent.reply.body,
-        next_at=_outcome(sent.claimed, sent.verdict, now).due_at,
+        next_at=next_at,
     )
 
 

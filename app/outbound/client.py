@@ -5,7 +5,6 @@ No request leaves before its URL was judged, a redirect's like the first.
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import socket
 import time
@@ -23,7 +22,7 @@ from yarl import URL
 from app.clock import Clock, SystemClock
 from app.outbound.connections import IDLE_SECONDS, Connections, Origin
 from app.outbound.download import CallFailed, Download, telling
-from app.outbound.exchange import Call
+from app.outbound.exchange import Call, Overdue
 from app.outbound.guard import Guard, Lookup, system_lookup
 from app.outbound.headers import retry_after_seconds
 from app.outbound.words import describe
@@ -65,7 +64,7 @@ class Outbound:
         self._targets = targets
         self._clock = clock or SystemClock()
         self._guard = Guard(targets, lookup, keep_seconds=NAMES_KEPT_SECONDS)
-        self._connections = Connections(self._guard, lambda info: _open_socket(info))
+        self._connections = Connections(self._guard, lambda info: _open_socket(info))  # noqa: PLW0108 - tests put another one in its place
         self._read = functools.lru_cache(TARGETS_KEPT)(lambda url: _Target.of(targets.check(url)))
         self._opened: aiohttp.ClientSession | None = None
 
@@ -77,17 +76,19 @@ class Outbound:
         caller's affair.
         """
         call, error, refused = Call(), None, False
-        started, deadline = time.monotonic(), asyncio.timeout(timeout_seconds)
+        started = time.monotonic()
         token = _current.set(call)
         try:
-            async with deadline:
-                target = self._read(url)
-                await self._connections.exchange(target.origin, target.request(headers, body), call)
+            target = self._read(url)
+            request = target.request(headers, body)
+            await self._connections.exchange(target.origin, request, call, seconds=timeout_seconds)
         except TargetRefused as refusal:
             text = str(refusal)
             error, refused = f"refused: {text[:1].lower()}{text[1:]}", True
+        except Overdue:
+            error = f"timed out after {timeout_seconds:g} s"
         except OSError as failure:
-            error = f"timed out after {timeout_seconds:g} s" if deadline.expired() else describe(failure)
+            error = describe(failure)
         finally:
             _current.reset(token)
         return Reply(

@@ -15,11 +15,14 @@ from typing import Any, Final, NamedTuple
 
 import aiohappyeyeballs
 
-from app.outbound.exchange import Call, Connection
+from app.outbound.exchange import Call, Connection, Overdue
 from app.outbound.guard import Guard
 
 IDLE_SECONDS: Final = 4.0
 """A connection is kept for less than the 5 s after which Node's servers, by default, close it under our next call."""
+
+LEAST_SLEEP_SECONDS: Final = 0.05
+"""Deadlines and idle connections are looked at no more often than this."""
 
 NEXT_ADDRESS_SECONDS: Final = 0.25
 """While one address of a name does not answer, the next is tried after so long (RFC 8305, 5)."""
@@ -39,23 +42,31 @@ class Connections:
     def __init__(self, guard: Guard, open_socket: Callable[[Any], socket.socket]) -> None:
         self._guard = guard
         self._open_socket = open_socket
-        self._kept: dict[Origin, list[tuple[float, Connection]]] = {}
-        self._sweeping: asyncio.TimerHandle | None = None
+        self._kept: dict[Origin, list[tuple[float, Connection]]] = {}  # and how long
+        self._busy: dict[Connection, float] = {}  # and until when
+        self._timer: asyncio.TimerHandle | None = None
+        self._wakes_at = 0.0
 
-    async def exchange(self, origin: Origin, request: bytes, call: Call) -> None:
-        """Send a request where it leads, and read the answer into `call`. Raises TargetRefused and OSError."""
-        connection = self._take(origin) or await self._open(origin)
+    async def exchange(self, origin: Origin, request: bytes, call: Call, *, seconds: float) -> None:
+        """Send a request where it leads, and read the answer into `call`. Raises TargetRefused, Overdue and OSError."""
+        deadline = time.monotonic() + seconds
+        connection = self._take(origin) or await self._open_in_time(origin, seconds)
         call.address = connection.address
-        await connection.exchange(request, call)
+        self._busy[connection] = deadline
+        self._wake_at(deadline)
+        try:
+            await connection.exchange(request, call)
+        finally:
+            del self._busy[connection]
         if connection.usable:
-            self._kept.setdefault(origin, []).append((time.monotonic() + IDLE_SECONDS, connection))
-            if self._sweeping is None:
-                self._sweep_later()
+            until = time.monotonic() + IDLE_SECONDS
+            self._kept.setdefault(origin, []).append((until, connection))
+            self._wake_at(until)
 
     def close(self) -> None:
         """Close what is kept."""
-        if self._sweeping is not None:
-            self._sweeping.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         for kept in self._kept.values():
             for _, connection in kept:
                 connection.close()
@@ -71,19 +82,42 @@ class Connections:
             connection.close()
         return None
 
-    def _sweep_later(self) -> None:
-        self._sweeping = asyncio.get_running_loop().call_later(IDLE_SECONDS / 4, self._sweep)
+    def _wake_at(self, moment: float) -> None:
+        """Have one timer for everything: most of what it is set for is over by then, and a timer for each costs more."""
+        if self._timer is not None:
+            if self._wakes_at <= moment:
+                return
+            self._timer.cancel()
+        self._wakes_at = moment
+        self._timer = asyncio.get_running_loop().call_later(max(moment - time.monotonic(), 0), self._wake)
 
-    def _sweep(self) -> None:
-        now, self._sweeping = time.monotonic(), None
+    def _wake(self) -> None:
+        """Give up what is overdue, close what was idle for too long, and come again when the next may be."""
+        now, self._timer = time.monotonic(), None
+        for connection, deadline in self._busy.items():
+            if deadline <= now:
+                connection.give_up()
         for origin, kept in list(self._kept.items()):
-            for _, connection in (old for old in kept if old[0] <= now):
-                connection.close()
+            for until, connection in kept:
+                if until <= now:
+                    connection.close()
             kept[:] = [one for one in kept if one[1].usable]
             if not kept:
                 del self._kept[origin]
-        if self._kept:
-            self._sweep_later()
+        waits = [deadline for deadline in self._busy.values() if deadline > now]
+        waits += [until for kept in self._kept.values() for until, _ in kept]
+        if waits:
+            self._wake_at(max(min(waits), now + LEAST_SLEEP_SECONDS))
+
+    async def _open_in_time(self, origin: Origin, seconds: float) -> Connection:
+        deadline = asyncio.timeout(seconds)
+        try:
+            async with deadline:
+                return await self._open(origin)
+        except TimeoutError:
+            if deadline.expired():
+                raise Overdue from None
+            raise
 
     async def _open(self, origin: Origin) -> Connection:
         loop = asyncio.get_running_loop()

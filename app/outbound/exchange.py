@@ -27,6 +27,10 @@ class NoAnswer(OSError):
     """The connection was closed before an answer had begun."""
 
 
+class Overdue(OSError):
+    """All the time that there was for a call is over."""
+
+
 class BrokenAnswer(OSError):
     """The connection was closed in the middle of an answer."""
 
@@ -73,6 +77,10 @@ class Connection(asyncio.Protocol):
             self._call = None
             if not self.usable or not self._ended.done() or self._ended.cancelled():
                 self.abort()
+
+    def give_up(self) -> None:
+        """End the exchange that is under way, which raises Overdue."""
+        self._end(Overdue())
 
     def abort(self) -> None:
         """End the connection at once, whatever is on its way."""

@@ -25,18 +25,12 @@ def _words(error: aiohttp.ClientError | OSError) -> str:
     match error:
         case aiohttp.ClientConnectorError():
             return _system_words(error.os_error)
-        case aiohttp.ServerDisconnectedError():
+        case NoAnswer() | aiohttp.ServerDisconnectedError():
             return "the connection was closed without an answer"
-        case aiohttp.ClientPayloadError():
+        case BrokenAnswer() | aiohttp.ClientPayloadError():
             return "the answer broke off"
-        case aiohttp.ClientResponseError():
-            return f"the answer is not valid HTTP: {error.message}"
-        case NoAnswer():
-            return "the connection was closed without an answer"
-        case BrokenAnswer():
-            return "the answer broke off"
-        case InvalidAnswer():
-            return f"the answer is not valid HTTP: {error}"
+        case InvalidAnswer() | aiohttp.ClientResponseError():
+            return f"the answer is not valid HTTP: {getattr(error, 'message', error)}"
         case OSError():
             return _system_words(error)
         case _:
