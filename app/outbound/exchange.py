@@ -100,8 +100,9 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except HttpParserUpgrade:
-            self._end(usable=False)
+            self.usable = False
         except HttpParserError as error:
+            self.usable = False  # the answer may have ended before that
             self._end(InvalidAnswer(str(error)))
         if self._received > (LONGEST_HEAD if self._call.status is None else LONGEST_ANSWER):
             self._end(InvalidAnswer("it is too long"))
