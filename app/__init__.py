@@ -32,6 +32,7 @@ webhook (`webhooks/`) or is asked (`jobs/reconcile`), and every word it says goe
     loop batch notify migrate partitions models db
     joining            one write where an answer makes two
     measures           what this process counts and times, told by `ops` to all the others
+    lanes              deliveries in hand, and whose turn it is (pure)
     config clock errors backoff bucket modest logs embedded version
 
 Vocabulary. *Upstream*: Apiframe. *Operation*: one kind of upstream call. *Job*: one generation, from our acceptance to a

@@ -29,6 +29,7 @@ from app.clock import Clock, SystemClock
 from app.config import Settings
 from app.db import Database
 from app.errors import StartupError
+from app.lanes import Lane
 from app.measures import Measures
 from app.notify import Notifier
 from app.objects import open_objects
@@ -105,8 +106,8 @@ class Context:
         self.introduction: asyncio.Task[bool] | None = None  # asking how the upstream spells what we are to send
         self.introductions_failed = 0
         self.failures: Counter[str] = Counter()  # submissions in a row without a clear answer, by upstream key
-        self.in_hand: Counter[tuple[bool, str]] = Counter()  # deliveries being made, by lane and target
         self.hanging: set[str] = set()  # targets whose last delivery got no answer in time
+        self.lanes = {retrying: Lane(retrying=retrying, hanging=self.hanging) for retrying in (False, True)}
         self.fetching: dict[
             str, UUID | None
         ] = {}  # result files that are being fetched, by their objects, and their jobs

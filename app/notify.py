@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 from uuid import uuid4
@@ -50,12 +50,18 @@ class Notifier:
                 if not self._waiters[topic]:
                     del self._waiters[topic]
 
-    def nudge(self, topics: Iterable[str]) -> None:
+    def nudge(self, topics: Collection[str]) -> None:
         """Wake whoever listens to these topics, here and elsewhere. Call it after the commit."""
         for topic in topics:
-            self._wake(topic)
             self._unsent[topic] = None
             self._something_unsent.set()
+        self.wake(topics)
+
+    def wake(self, topics: Collection[str]) -> None:
+        """Wake whoever listens to these topics in this process: what it is about concerns no other."""
+        for topic in topics:
+            for event in self._waiters.get(topic, ()):
+                event.set()
 
     async def run(self) -> None:
         """Keep a connection that listens and sends, for ever; whenever it is new, wake everyone: nudges may be missing."""
@@ -101,12 +107,7 @@ class Notifier:
         sender, *topics = str(payload).split(" ")
         if sender == self._me:
             return
-        for topic in topics:
-            self._wake(topic)
-
-    def _wake(self, topic: str) -> None:
-        for event in self._waiters.get(topic, ()):
-            event.set()
+        self.wake(topics)
 
     def wake_everyone(self) -> None:
         """Have every waiter of this process look again."""

@@ -119,8 +119,7 @@ class Targets:
         host = read.raw_host or ""
         if (fault := _host_fault(host, bracketed="[" in read.raw_authority)) is not None:
             raise TargetRefused(fault)
-        is_address = ":" in host or _NUMERIC.fullmatch(host)
-        if is_address and (fault := self.refusal(host, host)) is not None:
+        if is_address(host) and (fault := self.refusal(host, host)) is not None:
             raise TargetRefused(fault)
         if _is_localhost(host) and all(self.refusal(host, address) is not None for address in _LOOPBACK):
             raise TargetRefused(f"{host} is this machine itself")
@@ -151,6 +150,11 @@ class Targets:
 
     def _allows_name(self, name: str) -> bool:
         return name in self._names or name.endswith(self._suffixes)
+
+
+def is_address(host: str) -> bool:
+    """Whether a host, valid in its form, is an address instead of a name."""
+    return ":" in host or _NUMERIC.fullmatch(host) is not None
 
 
 def _read_url(url: str, longest: int) -> URL:

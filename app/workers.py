@@ -43,7 +43,8 @@ async def _ensure_partitions(ctx: Context) -> int:
 
 LOOPS: Final = (
     Loop("dispatch", dispatch.start_once, topics=("dispatch",), each_upstream=True),
-    Loop("deliver", deliver.start_once, topics=("deliver",)),
+    Loop("deliver", deliver.start_first_attempts, topics=("deliver",)),
+    Loop("deliver_again", deliver.start_later_attempts, topics=("deliver_again",)),
     Loop("replay", replay.run_once, every_seconds=1, topics=("replay",)),
     Loop("reconcile", reconcile.start_once, topics=("poll",), each_upstream=True),
     Loop("archive", archiving.start_once, topics=("archive",)),

@@ -41,7 +41,7 @@ LAYERS: Final = (
     ("db",),
     ("logs", "embedded"),  # `logs` reads settings
     ("config",),  # bad settings are a StartupError, the allowed targets among them
-    ("clock", "errors", "backoff", "bucket", "joining", "measures", "modest", "targets", "version"),
+    ("clock", "errors", "backoff", "bucket", "joining", "lanes", "measures", "modest", "targets", "version"),
 )
 """Every room of `app`, from the top to the floor. A module imports only from lower layers, and from its own room."""
 

@@ -22,7 +22,7 @@ from app.apiframe.callback import callback_body, callback_event, callback_header
 from app.context import Context
 from app.db import AnyRow
 from app.deliveries import health
-from app.deliveries.claim import LEAST_LEASE, TIMEOUT_SECONDS, claim, give_back_place, note_answer
+from app.deliveries.claim import LEAST_LEASE, TIMEOUT_SECONDS, TOPIC_OF, claim, note_answer
 from app.deliveries.publish import DELETED, DISABLED, TOPICS, publish
 from app.deliveries.queries import sending
 from app.deliveries.queries.sending import AttemptRow, Health, Outcome
@@ -79,23 +79,44 @@ async def start_once(ctx: Context) -> int:
     return len(await _start_claimed(ctx))
 
 
-async def _start_claimed(ctx: Context) -> list[asyncio.Task[Sent | None]]:
-    return [ctx.start(deliver(ctx, claimed)) for claimed in await claim(ctx)]
+async def start_first_attempts(ctx: Context) -> int:
+    """Start what is due for the first time, as far as there is room; 0 where whatever else is due has to wait for some."""
+    started = await _start_claimed(ctx, lanes=(False,))
+    return len(started) if ctx.lanes[False].has_hungry() else 0
 
 
-async def deliver(ctx: Context, claimed: AnyRow) -> Sent | None:
-    """Make one claimed delivery and record it; None where it was not made."""
+async def start_later_attempts(ctx: Context) -> int:
+    """The same for what failed before."""
+    started = await _start_claimed(ctx, lanes=(True,))
+    return len(started) if ctx.lanes[True].has_hungry() else 0
+
+
+async def _start_claimed(ctx: Context, *, lanes: Sequence[bool] = (False, True)) -> list[asyncio.Task[Sent | None]]:
+    return [ctx.start(deliver(ctx, claimed)) for claimed in await claim(ctx, lanes=lanes)]
+
+
+async def deliver(ctx: Context, claimed: AnyRow, *, at_once: bool = False) -> Sent | None:
+    """Make one claimed delivery, in its turn or at once, and record it; None where it was not made."""
+    lane = ctx.lanes[claimed.retrying]
     try:
         if (verdict := _unsent(claimed)) is not None:
             await ctx.batched(end, Ended(claimed, verdict))
             return None
-        if claimed.leased_until - ctx.now() < LEAST_LEASE:
-            return None  # its lease may be over before it is made: whoever claims it next makes it
-        sent = await attempt(ctx, claimed)
+        if at_once:
+            lane.enter_at_once(claimed.target)
+        else:
+            await lane.enter(claimed.target)
+        try:
+            if claimed.leased_until - ctx.now() < LEAST_LEASE:
+                return None  # its lease may be over before it is made: whoever claims it next makes it
+            sent = await attempt(ctx, claimed)
+        finally:
+            lane.leave(claimed.target)  # what is being recorded keeps nobody from being sent to
         if await ctx.batched(record, sent):
             ctx.notify.nudge(TOPICS)
     finally:
-        give_back_place(ctx, claimed)
+        if lane.give_back(claimed.target):
+            ctx.notify.wake([TOPIC_OF[claimed.retrying]])
     _tell(ctx, sent)
     return sent
 
@@ -168,9 +189,7 @@ def _callback(claimed: AnyRow) -> tuple[bytes, dict[str, str]]:
 
 async def end(ctx: Context, tx: AsyncConnection, endings: Sequence[Ended]) -> list[None]:
     """End deliveries without an attempt, those that are still under their leases."""
-    ours = await sending.lock_leased(tx, {one.claimed.delivery_id: one.claimed.lease_token for one in endings})
-    ended = [_outcome(one.claimed, one.verdict, ctx.now()) for one in endings if one.claimed.delivery_id in ours]
-    await sending.record_outcomes(tx, ended, ctx.now())
+    await sending.record_outcomes(tx, [_outcome(one.claimed, one.verdict, ctx.now()) for one in endings], ctx.now())
     return [None] * len(endings)
 
 
@@ -180,17 +199,23 @@ async def record(ctx: Context, tx: AsyncConnection, sent: Sequence[Sent]) -> lis
     Answers whether anything was published by it: a subscription that was disabled. Safe to run again.
     """
     now = ctx.now()
-    rows = await sending.lock_subscriptions(tx, {one.claimed.subscription_id for one in sent} - {None})
-    ours = await sending.lock_leased(tx, {one.claimed.delivery_id: one.claimed.lease_token for one in sent})
-    counted = [one for one in sent if one.claimed.delivery_id in ours]
-    healths = _healths(rows, counted, now)
+    outcomes = [_outcome(one.claimed, one.verdict, now) for one in sent]
+    rows = await _lock_unsteady(tx, sent, now)
+    ours = await sending.record_outcomes(tx, outcomes, now)
+    await sending.insert_attempts(tx, [_attempt(one, then.due_at) for one, then in zip(sent, outcomes, strict=True)])
+    healths = _healths(rows, [one for one in sent if one.claimed.delivery_id in ours], now)
     over = health.disabled(healths)
-    await sending.insert_attempts(tx, [_attempt(one, now) for one in sent])
-    await sending.record_outcomes(tx, [_outcome(one.claimed, one.verdict, now) for one in counted], now)
     await sending.record_health(tx, list(healths.values()), now)
     if over:
         await publish(ctx, tx, [health.disabled_news(rows[each], reason, now) for each, reason in over.items()])
     return [bool(over)] * len(sent)
+
+
+async def _lock_unsteady(tx: AsyncConnection, sent: Sequence[Sent], now: datetime) -> dict[UUID, AnyRow]:
+    """Lock the subscriptions that do not just go on to fare well: the others' rows are left alone, and free for others."""
+    seen = await sending.list_health(tx, {one.claimed.subscription_id for one in sent} - {None})
+    unsteady = _healths(seen, sent, now)
+    return await sending.lock_subscriptions(tx, unsteady) if unsteady else {}
 
 
 def _healths(rows: Mapping[UUID, AnyRow], sent: Sequence[Sent], now: datetime) -> dict[UUID, Health]:
@@ -206,6 +231,7 @@ def _outcome(claimed: AnyRow, verdict: Verdict, now: datetime) -> Outcome:
     due_at = None if verdict.again_seconds is None else now + timedelta(seconds=verdict.again_seconds)
     return Outcome(
         id=claimed.delivery_id,
+        lease_token=claimed.lease_token,
         attempt_count=claimed.attempt_count if verdict.unmade else _number(claimed),
         status=verdict.ended or "pending",
         reason=verdict.reason,
@@ -218,7 +244,7 @@ def _number(claimed: AnyRow) -> int:
     return int(claimed.attempt_count) + 1
 
 
-def _attempt(sent: Sent, now: datetime) -> AttemptRow:
+def _attempt(sent: Sent, next_at: datetime | None) -> AttemptRow:
     return AttemptRow(
         id=sent.id,
         delivery_id=sent.claimed.delivery_id,
@@ -230,7 +256,7 @@ def _attempt(sent: Sent, now: datetime) -> AttemptRow:
         address=sent.reply.address,
         request_headers=sent.request_headers,
         response_body=sent.reply.body,
-        next_at=_outcome(sent.claimed, sent.verdict, now).due_at,
+        next_at=next_at,
     )
 
 
@@ -245,7 +271,7 @@ def _tell(ctx: Context, sent: Sent) -> None:
     ctx.measures.attempted(_counted_as(sent.reply))
     again = sent.verdict.again_seconds
     if again is not None and again <= SOON_SECONDS:
-        asyncio.get_running_loop().call_later(again, ctx.notify.nudge, ["deliver"])
+        asyncio.get_running_loop().call_later(again, ctx.notify.wake, [TOPIC_OF[True]])
     log.info(
         "delivery.attempted",
         delivery=str(sent.claimed.delivery_id),

@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 
 from app.auth import Caller
 from app.context import Context
-from app.deliveries.claim import LEASE, take_place
+from app.deliveries.claim import LEASE
 from app.deliveries.deliver import TRIAL, Sent, deliver
 from app.deliveries.filters import Facts
 from app.deliveries.publish import News, delivery_of, new_event
@@ -38,8 +38,8 @@ async def try_out(ctx: Context, caller: Caller, subscription_id: UUID) -> dict[s
     ctx.notify.nudge(["events"])
     async with ctx.db.reading() as connection:
         (claimed,) = await list_claimed(connection, [delivery.id])
-    take_place(ctx, claimed)
-    sent = await ctx.start(deliver(ctx, claimed))
+    ctx.lanes[False].take(claimed.target)
+    sent = await ctx.start(deliver(ctx, claimed, at_once=True))
     assert sent is not None, "a test event is made whatever its subscription is like"
     return _shape(delivery.id, sent)
 

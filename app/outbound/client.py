@@ -5,8 +5,7 @@ No request leaves before its URL was judged, a redirect's like the first.
 
 from __future__ import annotations
 
-import asyncio
-import io
+import functools
 import socket
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -14,27 +13,25 @@ from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import urljoin
 
 import aiohttp
 from yarl import URL
 
 from app.clock import Clock, SystemClock
+from app.outbound.connections import IDLE_SECONDS, Connections, Origin
 from app.outbound.download import CallFailed, Download, telling
+from app.outbound.exchange import Call, Overdue
 from app.outbound.guard import Guard, Lookup, system_lookup
 from app.outbound.headers import retry_after_seconds
 from app.outbound.words import describe
 from app.targets import TargetRefused, Targets
 from app.version import version
 
-LONGEST_EXCERPT: Final = 16 * 1024
-"""Bytes of an answer's body that are read."""
-
-LARGE_BODY: Final = 2**20
 NAMES_KEPT_SECONDS: Final = 10
-IDLE_SECONDS: Final = 4.0
-"""A connection is kept for less than the 5 s after which Node's servers, by default, close it under our next call."""
+TARGETS_KEPT: Final = 4096
+"""URLs that need not be read again, since subscribers are called at the same ones."""
 
 REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 MOST_REDIRECTS: Final = 5
@@ -57,17 +54,7 @@ class Reply:
     refused: bool = False
 
 
-@dataclass(slots=True)
-class _Call:
-    """What is known of a call so far, whatever may yet interrupt it."""
-
-    status: int | None = None
-    address: str | None = None
-    body: bytes = b""
-    retry_after: str | None = None
-
-
-_current: ContextVar[_Call] = ContextVar("call")
+_current: ContextVar[Call] = ContextVar("call")
 
 
 class Outbound:
@@ -76,7 +63,9 @@ class Outbound:
     def __init__(self, targets: Targets, *, lookup: Lookup = system_lookup, clock: Clock | None = None) -> None:
         self._targets = targets
         self._clock = clock or SystemClock()
-        self._guard = Guard(targets, lookup)
+        self._guard = Guard(targets, lookup, keep_seconds=NAMES_KEPT_SECONDS)
+        self._connections = Connections(self._guard, lambda info: _open_socket(info))  # noqa: PLW0108 - tests put another one in its place
+        self._read = functools.lru_cache(TARGETS_KEPT)(lambda url: _Target.of(targets.check(url)))
         self._opened: aiohttp.ClientSession | None = None
 
     async def post(self, url: str, body: bytes, headers: Mapping[str, str], *, timeout_seconds: float) -> Reply:
@@ -86,17 +75,20 @@ class Outbound:
         are given; what others wrote is to be judged by `header_fault` before. How many calls run at once is the
         caller's affair.
         """
-        call, error, refused = _Call(), None, False
-        started, deadline = time.monotonic(), asyncio.timeout(timeout_seconds)
+        call, error, refused = Call(), None, False
+        started = time.monotonic()
         token = _current.set(call)
         try:
-            async with deadline:
-                await self._call(call, url, body, headers)
+            target = self._read(url)
+            request = target.request(headers, body)
+            await self._connections.exchange(target.origin, request, call, seconds=timeout_seconds)
         except TargetRefused as refusal:
             text = str(refusal)
             error, refused = f"refused: {text[:1].lower()}{text[1:]}", True
-        except (aiohttp.ClientError, OSError) as failure:
-            error = f"timed out after {timeout_seconds:g} s" if deadline.expired() else describe(failure)
+        except Overdue:
+            error = f"timed out after {timeout_seconds:g} s"
+        except OSError as failure:
+            error = describe(failure)
         finally:
             _current.reset(token)
         return Reply(
@@ -119,7 +111,7 @@ class Outbound:
         TargetRefused when the guard forbids the URL or one that it redirects to, and CallFailed for what the network does.
         The headers go to wherever a redirect leads: they are no place for secrets.
         """
-        token = _current.set(_Call())
+        token = _current.set(Call())
         try:
             async with telling(idle_seconds, late="no answer within"):
                 response = await self._follow(self._targets.check(url), headers)
@@ -137,7 +129,7 @@ class Outbound:
     async def refusal(self, url: str) -> str | None:
         """Why a URL must not be called, as its name resolves now; None: it may be, or its name does not resolve (soon)."""
         try:
-            await self._guard.resolve(self._targets.check(url).raw_host or "")
+            await self._guard.addresses(self._targets.check(url).raw_host or "")
         except TargetRefused as refused:
             return str(refused)
         except OSError:
@@ -146,27 +138,10 @@ class Outbound:
 
     async def close(self) -> None:
         """Close the connections; nothing can be called afterwards."""
+        self._connections.close()
         if self._opened is not None:
             await self._opened.close()
         await self._guard.close()
-
-    async def _call(self, call: _Call, url: str, body: bytes, headers: Mapping[str, str]) -> None:
-        # What `check` read is what aiohttp gets: a second parser could see another host. Literal addresses are judged
-        # here, because aiohttp asks no resolver for them.
-        target = self._targets.check(url)
-        # aiohttp writes a large body piece by piece, but only from a file, and a file costs a thread to close.
-        data = body if len(body) <= LARGE_BODY else io.BytesIO(body)
-        response = await self._session().post(target, data=data, headers=headers, allow_redirects=False)
-        try:
-            call.status = response.status
-            call.retry_after = response.headers.get("Retry-After")
-            while len(call.body) < LONGEST_EXCERPT and (
-                piece := await response.content.read(LONGEST_EXCERPT - len(call.body))
-            ):
-                call.body += piece
-        finally:
-            # An answer that was read to its end has let go of its connection already; any other one loses it here.
-            response.close()
 
     async def _follow(self, target: URL, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
         for _ in range(1 + MOST_REDIRECTS):
@@ -194,20 +169,53 @@ class Outbound:
                 connector=_Connector(
                     resolver=self._guard,
                     limit=0,
-                    ttl_dns_cache=NAMES_KEPT_SECONDS,
+                    use_dns_cache=False,  # the guard has one
                     keepalive_timeout=IDLE_SECONDS,
                     socket_factory=_open_socket,
                 ),
-                # The one deadline is that of `post`; those of aiohttp would come on top of it, rounded to whole seconds.
+                # Whoever gets has a deadline; those of aiohttp would come on top of it, rounded to whole seconds.
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
-                headers={"User-Agent": f"Framehook/{version()}", "Accept-Encoding": "identity"},
+                headers={"User-Agent": _USER_AGENT, "Accept-Encoding": "identity"},
                 cookie_jar=aiohttp.DummyCookieJar(),
                 trust_env=False,
                 auto_decompress=False,
                 # Reading larger pieces, as downloads do, widens it.
-                read_bufsize=LONGEST_EXCERPT,
+                read_bufsize=2**14,
             )
         return self._opened
+
+
+_USER_AGENT: Final = f"Framehook/{version()}"
+_OWN_HEADERS: Final = (
+    ("user-agent", f"User-Agent: {_USER_AGENT}"),
+    ("accept", "Accept: */*"),
+    ("accept-encoding", "Accept-Encoding: identity"),
+)
+"""What goes with a POST unless another value was given for it."""
+
+
+class _Target(NamedTuple):
+    """A URL that was judged: where it leads, and how a request to it begins."""
+
+    origin: Origin
+    begin: str
+
+    @classmethod
+    def of(cls, url: URL) -> _Target:
+        # What `check` read is what is called: a second parser could see another host.
+        begin = f"POST {url.raw_path_qs} HTTP/1.1\r\nHost: {url.host_port_subcomponent}"
+        return cls(Origin(url.raw_host or "", url.port or 0, url.scheme == "https"), begin)
+
+    def request(self, headers: Mapping[str, str], body: bytes) -> bytes:
+        """The bytes to send. Raises ValueError for headers that would be more than they seem."""
+        given = {name.lower() for name in headers}
+        lines = [self.begin, *(line for name, line in _OWN_HEADERS if name not in given)]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        lines.append(f"Content-Length: {len(body)}\r\n\r\n")
+        head = "\r\n".join(lines).encode("ascii")
+        if head.count(b"\n") != len(lines) + 2 or head.count(b"\r") != len(lines) + 2:
+            raise ValueError("A header has a line break in it")
+        return head + body
 
 
 class _Connector(aiohttp.TCPConnector):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 import ssl
 from typing import Final
 
 import aiohttp
+
+from app.outbound.exchange import BrokenAnswer, InvalidAnswer, NoAnswer
 
 LONGEST_ERROR: Final = 300
 
@@ -20,16 +23,14 @@ def describe(error: aiohttp.ClientError | OSError) -> str:
 
 def _words(error: aiohttp.ClientError | OSError) -> str:
     match error:
-        case aiohttp.ClientConnectorDNSError():
-            return f"DNS: {(error.os_error.strerror or str(error.os_error)).lower()}"
         case aiohttp.ClientConnectorError():
             return _system_words(error.os_error)
-        case aiohttp.ServerDisconnectedError():
+        case NoAnswer() | aiohttp.ServerDisconnectedError():
             return "the connection was closed without an answer"
-        case aiohttp.ClientPayloadError():
+        case BrokenAnswer() | aiohttp.ClientPayloadError():
             return "the answer broke off"
-        case aiohttp.ClientResponseError():
-            return f"the answer is not valid HTTP: {error.message}"
+        case InvalidAnswer() | aiohttp.ClientResponseError():
+            return f"the answer is not valid HTTP: {getattr(error, 'message', error)}"
         case OSError():
             return _system_words(error)
         case _:
@@ -38,6 +39,8 @@ def _words(error: aiohttp.ClientError | OSError) -> str:
 
 def _system_words(error: OSError) -> str:
     match error:
+        case socket.gaierror():
+            return f"DNS: {(error.strerror or str(error)).lower()}"
         case ssl.SSLCertVerificationError():
             return f"TLS: certificate verify failed: {error.verify_message}"
         case ssl.SSLError():

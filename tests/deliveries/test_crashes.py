@@ -25,7 +25,7 @@ async def test_a_delivery_that_was_claimed_and_not_made_is_made_when_its_lease_i
     quiet.ctx.clock = clock = SettableClock()
     await quiet.caller.accepted(**LATER)
     assert len(await claim(quiet.ctx)) == 1  # and here the process is killed
-    quiet.ctx.in_hand.clear()
+    quiet.ctx.lanes[False].forget()
 
     assert await deliver.run_once(quiet.ctx) == 0
     clock.advance(LEASE.total_seconds())
@@ -44,7 +44,7 @@ async def test_a_delivery_that_was_made_and_not_recorded_is_made_again_with_the_
     await quiet.caller.accepted(**LATER)
     (claimed,) = await claim(quiet.ctx)
     await deliver.attempt(quiet.ctx, claimed)  # and here the process is killed
-    quiet.ctx.in_hand.clear()
+    quiet.ctx.lanes[False].forget()
 
     clock.advance(LEASE.total_seconds())
     await deliver.run_once(quiet.ctx)
@@ -118,7 +118,7 @@ async def test_claims_that_came_to_nothing_use_up_no_attempt(
     await quiet.caller.accepted(**LATER)
     for _ in range(20):
         assert len(await claim(quiet.ctx)) == 1
-        quiet.ctx.in_hand.clear()
+        quiet.ctx.lanes[False].forget()
         clock.advance(LEASE.total_seconds())
     receiver.answers = [500]
 

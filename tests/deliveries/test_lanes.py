@@ -13,7 +13,7 @@ from aiohttp import web
 
 from app.clock import SettableClock
 from app.deliveries import claim, deliver
-from app.deliveries.claim import PLACES_PER_TARGET
+from app.lanes import PLACES_PER_TARGET
 from app.simulator.server import RunningSimulator
 from tests.deliveries.conftest import LATER, Subscribe
 from tests.deliveries.rows import deliveries, multiply

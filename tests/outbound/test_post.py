@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from app.outbound.client import LONGEST_EXCERPT, Outbound
+from app.outbound.client import Outbound
+from app.outbound.exchange import LONGEST_EXCERPT
 from app.targets import Targets
 from app.version import version
 from tests.outbound.servers import Names, Open, Receive, Received, dripping, make_tls, needs_openssl, post, until

@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from standardwebhooks import Webhook
 
-from app.deliveries.claim import PLACES_PER_TARGET
+from app.lanes import PLACES_PER_TARGET
 from app.simulator.server import RunningSimulator
 from tests.processes.harness import Program, client, eventually, in_front_of, query, ready, submit
 

@@ -54,22 +54,23 @@ async def lease_due(
     retrying: bool,
     places: int,
     places_per_target: int,
-    taken: Mapping[str, int],
+    rooms: Mapping[str, int],
     allowed: Mapping[str, int],
     now: datetime,
     until: datetime,
 ) -> Sequence[AnyRow]:
-    """Lease deliveries that are due: (id, lease_token, target). Every target in turn, as long as it has places left.
+    """Lease deliveries that are due: (id, target, offered). Every target in turn, as long as it has room left.
 
-    `taken` says how many places a target has in use, `allowed` how many more a target with a rate limit may have; one that
-    has such a limit and is not named may have none now.
+    `rooms` says how many more some targets may have, for all others there are `places_per_target`; `allowed` says how many
+    more a target with a rate limit may have, and one that has such a limit and is not named may have none now. `offered` is
+    what a target could have had, by all of this and as its share of `places`.
     """
     parameters = {
         "retrying": retrying,
         "places": places,
         "places_per_target": places_per_target,
-        "taken_targets": list(taken),
-        "taken_counts": list(taken.values()),
+        "room_targets": list(rooms),
+        "room_counts": list(rooms.values()),
         "allowed_targets": list(allowed),
         "allowed_counts": list(allowed.values()),
         "now": now,
@@ -91,32 +92,36 @@ _LEASE_DUE: Final = text(
         FROM waiting WHERE waiting.target IS NOT NULL
     ), room AS (
         SELECT waiting.target, least(
-            :places_per_target - coalesce(taken.count, 0),
+            coalesce(known.count, :places_per_target),
             CASE WHEN limited.id IS NOT NULL THEN coalesce(allowed.count, 0) END
         ) AS places
         FROM waiting
-        LEFT JOIN unnest(CAST(:taken_targets AS text[]), CAST(:taken_counts AS integer[])) AS taken (target, count)
-            ON taken.target = waiting.target
+        LEFT JOIN unnest(CAST(:room_targets AS text[]), CAST(:room_counts AS integer[])) AS known (target, count)
+            ON known.target = waiting.target
         LEFT JOIN unnest(CAST(:allowed_targets AS text[]), CAST(:allowed_counts AS integer[])) AS allowed (target, count)
             ON allowed.target = waiting.target
         LEFT JOIN subscriptions limited
             ON CAST(limited.id AS text) = waiting.target AND limited.rate_per_minute IS NOT NULL
             AND limited.disabled_at IS NULL AND limited.deleted_at IS NULL
         WHERE waiting.target IS NOT NULL
+    ), share AS (
+        SELECT target, least(places, (:places + count(*) OVER () - 1) / count(*) OVER ()) AS places
+        FROM room WHERE places > 0
     ), locked AS (
-        SELECT due.id, due.due_at, row_number() OVER (PARTITION BY room.target ORDER BY due.due_at, due.id) AS turn
-        FROM room CROSS JOIN LATERAL (
+        SELECT due.id, due.due_at, share.places AS offered,
+            row_number() OVER (PARTITION BY share.target ORDER BY due.due_at, due.id) AS turn
+        FROM share CROSS JOIN LATERAL (
             SELECT id, due_at FROM deliveries
-            WHERE target = room.target AND retrying = :retrying AND due_at <= :now
-            ORDER BY due_at, id LIMIT greatest(room.places, 0)
+            WHERE target = share.target AND retrying = :retrying AND due_at <= :now
+            ORDER BY due_at LIMIT share.places
             FOR UPDATE SKIP LOCKED
         ) AS due
     ), chosen AS (
-        SELECT id FROM locked ORDER BY turn, due_at, id LIMIT :places
+        SELECT id, offered FROM locked ORDER BY turn, due_at, id LIMIT :places
     )
     UPDATE deliveries SET lease_token = gen_random_uuid(), due_at = :until
     FROM chosen WHERE deliveries.id = chosen.id
-    RETURNING deliveries.id, lease_token, target
+    RETURNING deliveries.id, target, offered
     """
 )
 
@@ -144,69 +149,82 @@ _LIST_CLAIMED: Final = text(
 )
 
 
+async def list_health(tx: AsyncConnection, ids: Collection[UUID]) -> dict[UUID, AnyRow]:
+    """Read how subscriptions fare."""
+    rows = await tx.execute(_LIST_HEALTH, {"ids": list(ids)})
+    return {row.id: row for row in rows}
+
+
 async def lock_subscriptions(tx: AsyncConnection, ids: Collection[UUID]) -> dict[UUID, AnyRow]:
     """Lock subscriptions in order of id, and read how they fare."""
     rows = await tx.execute(_LOCK_SUBSCRIPTIONS, {"ids": list(ids)})
     return {row.id: row for row in rows}
 
 
-_LOCK_SUBSCRIPTIONS: Final = text(
-    """
+_HEALTH: Final = """
     SELECT id, team_id, url, description, failure_count, failing_since, last_success_at, disabled_at
     FROM subscriptions WHERE id = ANY(CAST(:ids AS uuid[])) AND deleted_at IS NULL
-    ORDER BY id FOR NO KEY UPDATE
     """
-)
-
-
-async def lock_leased(tx: AsyncConnection, leases: Mapping[UUID, UUID]) -> set[UUID]:
-    """Lock those of these deliveries, in order of id, that are still under these leases."""
-    rows = await tx.execute(_LOCK_LEASED, {"ids": list(leases)})
-    return {row.id for row in rows if row.lease_token == leases[row.id]}
-
-
-_LOCK_LEASED: Final = text(
-    "SELECT id, lease_token FROM deliveries WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id FOR UPDATE"
-)
+_LIST_HEALTH: Final = text(_HEALTH)
+_LOCK_SUBSCRIPTIONS: Final = text(f"{_HEALTH} ORDER BY id FOR NO KEY UPDATE")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What becomes of a delivery after so many attempts: it ends with a status and a reason, or is due again at a time."""
+    """What becomes of a delivery after so many attempts: it ends with a status and a reason, or is due again at a time.
+
+    It is what its lease's holder says, and only that one may.
+    """
 
     id: UUID
+    lease_token: UUID
     attempt_count: int
     status: str
     reason: str | None
     due_at: datetime | None
 
 
-async def record_outcomes(tx: AsyncConnection, outcomes: Sequence[Outcome], now: datetime) -> None:
-    """End deliveries, or have them made again. They are locked, and their leases end here."""
+async def record_outcomes(tx: AsyncConnection, outcomes: Sequence[Outcome], now: datetime) -> set[UUID]:
+    """End deliveries, or have them made again, those that are still under these leases; they are locked in order of id.
+
+    Answers which those were. Their leases end here.
+    """
     if not outcomes:
-        return
-    await tx.execute(
-        text(
-            """
-            UPDATE deliveries SET status = done.status, reason = done.reason, due_at = done.due_at, lease_token = NULL,
-                attempt_count = done.attempt_count, retrying = done.due_at IS NOT NULL,
-                ended_at = CASE WHEN done.due_at IS NULL THEN CAST(:now AS timestamptz) END
-            FROM unnest(
-                CAST(:ids AS uuid[]), CAST(:statuses AS text[]), CAST(:reasons AS text[]), CAST(:due_ats AS timestamptz[]),
-                CAST(:attempt_counts AS integer[])
-            ) AS done (id, status, reason, due_at, attempt_count)
-            WHERE deliveries.id = done.id
-            """
-        ),
+        return set()
+    rows = await tx.execute(
+        _RECORD_OUTCOMES,
         {
             "now": now,
             "ids": [one.id for one in outcomes],
+            "lease_tokens": [one.lease_token for one in outcomes],
             "statuses": [one.status for one in outcomes],
             "reasons": [one.reason for one in outcomes],
             "due_ats": [one.due_at for one in outcomes],
             "attempt_counts": [one.attempt_count for one in outcomes],
         },
     )
+    return set(rows.scalars())
+
+
+_RECORD_OUTCOMES: Final = text(
+    """
+    WITH done AS (
+        SELECT * FROM unnest(
+            CAST(:ids AS uuid[]), CAST(:lease_tokens AS uuid[]), CAST(:statuses AS text[]), CAST(:reasons AS text[]),
+            CAST(:due_ats AS timestamptz[]), CAST(:attempt_counts AS integer[])
+        ) AS done (id, lease_token, status, reason, due_at, attempt_count)
+    ), locked AS (
+        SELECT id, lease_token FROM deliveries WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id FOR UPDATE
+    ), ours AS (
+        SELECT done.* FROM locked JOIN done USING (id, lease_token)
+    )
+    UPDATE deliveries SET status = ours.status, reason = ours.reason, due_at = ours.due_at, lease_token = NULL,
+        attempt_count = ours.attempt_count, retrying = ours.due_at IS NOT NULL,
+        ended_at = CASE WHEN ours.due_at IS NULL THEN CAST(:now AS timestamptz) END
+    FROM ours WHERE deliveries.id = ours.id
+    RETURNING deliveries.id
+    """
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
