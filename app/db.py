@@ -80,6 +80,16 @@ def plain_url(url: str, setting: str = "DATABASE_URL") -> str:
     return parts._replace(scheme="postgresql", query=urlencode(query)).geturl()
 
 
+class _Connection(asyncpg.Connection):
+    """Has a transaction begin together with the limit of its idleness, in one round trip."""
+
+    async def execute(self, query: str, *parameters: Any, timeout: float | None = None) -> str:  # noqa: ASYNC109 - not ours
+        if query.startswith("BEGIN"):
+            query += f" SET LOCAL idle_in_transaction_session_timeout = '{STALLED_TRANSACTION_SECONDS}s'"
+        status: str = await super().execute(query, *parameters, timeout=timeout)
+        return status
+
+
 class _Timed:
     """Opens a connection, and tells how long that took, or that it was given up after so long."""
 
@@ -135,7 +145,13 @@ class Database:
 
     async def _connect(self, **options: Any) -> asyncpg.Connection:
         return await _undisturbed(
-            asyncpg.connect(self._url, timeout=CONNECT_SECONDS, command_timeout=self._command_seconds, **options)
+            asyncpg.connect(
+                self._url,
+                timeout=CONNECT_SECONDS,
+                command_timeout=self._command_seconds,
+                connection_class=_Connection,
+                **options,
+            )
         )
 
     async def connect_directly(self) -> asyncpg.Connection:
@@ -152,9 +168,6 @@ class Database:
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
         """Commit at the end of the block, roll back when it raises."""
         async with _Timed(self.engine.begin(), self.waited) as tx:
-            await tx.exec_driver_sql(
-                f"SET LOCAL idle_in_transaction_session_timeout = '{STALLED_TRANSACTION_SECONDS}s'"
-            )
             yield tx
 
     @asynccontextmanager

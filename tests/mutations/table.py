@@ -90,8 +90,8 @@ MUTATIONS: Final = (
     Mutation(
         2,
         "app/jobs/queries/acceptance.py",
-        "        body, CAST(metadata AS jsonb),",
-        "        convert_to(CAST(convert_from(body, 'UTF8') AS jsonb) #>> '{{}}', 'UTF8'), CAST(metadata AS jsonb),",
+        "        convert_to(body, 'UTF8'), metadata,",
+        "        convert_to(CAST(body AS jsonb) #>> '{{}}', 'UTF8'), metadata,",
         "JSONB has its own order and numbers",
     ),
     Mutation(
