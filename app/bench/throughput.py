@@ -140,7 +140,16 @@ def variants_of(kind: Kind, plan: Plan) -> list[Variant]:
         async with service(stage, workers=plan.processes) as serving:
             yield serving
 
-    return [Variant("one", service, workload), Variant("processes", several, workload)]
+    @asynccontextmanager
+    async def apart(stage: Stage) -> AsyncIterator[Serving]:
+        async with service(stage, loops=False) as serving:
+            yield serving
+
+    return [
+        Variant("one", service, workload),
+        Variant("processes", several, workload),
+        Variant("without_loops", apart, workload),
+    ]
 
 
 async def measure(stage: Stage, plan: Plan, kind: Kind, say: Say) -> list[Sample]:
