@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Console
 from rich.markup import escape
@@ -16,7 +16,7 @@ from app.bench.plan import Plan
 from app.bench.throughput import Sample
 from app.bench.verify import Checked
 
-SHOWN_FINDINGS = 10
+SHOWN_FINDINGS: Final = 10
 
 
 @dataclass(slots=True)
@@ -50,8 +50,8 @@ class Report:
             latency = spread(percentile(sample.played.latencies, share) * 1000 for sample in one)
             self.figures[f"{kind}_{name}_ms"] = rounded(latency.median)
         self.raw[kind] = {name: _raw(found, forms) for name, found in variants.items()}
-        if "processes" in variants:
-            self._compare(kind, "two_processes_vs_one", variants["processes"], one)
+        self._compare(kind, "two_processes_vs_one", variants["processes"], one)
+        self._compare(kind, "naive_vs_ours", variants["naive"], one)
 
     def _compare(self, kind: Kind, name: str, these: Sequence[Sample], those: Sequence[Sample]) -> None:
         """Compare two variants by what they are in terms of the limits beside them."""

@@ -8,10 +8,9 @@ from __future__ import annotations
 import asyncio
 import random
 import resource
-import secrets
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +26,7 @@ from app.auth import Caller
 from app.bench import queries
 from app.bench.machine import describe
 from app.config import Settings, load_settings
-from app.context import open_context
+from app.context import Context, open_context
 from app.db import Database
 from app.deliveries import subscriptions
 from app.faults.processes import find_postmaster
@@ -43,6 +42,9 @@ ENDINGS: Final = ("job.completed", "job.failed", "job.cancelled")
 HELD_PER_MINUTE: Final = 1
 """The rate limit by which its deliveries wait: the loops that make them run, and make one a minute."""
 
+NOWHERE: Final = "http://127.0.0.1:9/"
+"""The discard port, where nobody listens."""
+
 UPSTREAM_KEY: Final = SimulatorConfig().api_keys[0]
 
 CHUNK: Final = 10_000
@@ -56,6 +58,19 @@ class Waiting:
     upstream_id: str
 
 
+@dataclass(frozen=True, slots=True)
+class Team:
+    """A team, its key, and its subscriptions."""
+
+    key: NewKey
+    subscription_ids: Sequence[UUID]
+
+    @property
+    def id(self) -> UUID:
+        """The team's id."""
+        return self.key.team_id
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
     """Everything that is there before anything is measured."""
@@ -63,9 +78,10 @@ class Stage:
     folder: Path
     data_dir: Path
     socket_dir: str
+    database_url: str
     settings: Settings
     db: Database
-    key: NewKey
+    team: Team
     secret: bytes  # by which the tokens of webhook URLs are made
     machine: dict[str, Any]
     dice: random.Random
@@ -77,9 +93,18 @@ class Stage:
         assert pid is not None, "it is held open for the whole run"
         return pid
 
-    async def prepare_jobs(self, count: int) -> list[Waiting]:
+    @property
+    def sqlalchemy_url(self) -> str:
+        """The database's address as SQLAlchemy's asyncpg dialect reads it."""
+        return self.database_url.replace("postgresql://", "postgresql+asyncpg://", 1)
+
+    def draw_jobs(self, count: int) -> list[Waiting]:
+        """Ids for jobs: ours in the order of time, the upstream's by lot."""
+        return [Waiting(uuid7(), f"{self.dice.getrandbits(128):032x}") for _ in range(count)]
+
+    async def prepare_jobs(self, team: Team, made: Sequence[Waiting]) -> None:
         """Write jobs as they are after their submission was accepted upstream, in bulk."""
-        made = [Waiting(uuid7(), f"{self.dice.getrandbits(128):032x}") for _ in range(count)]
+        count = len(made)
         for start in range(0, count, CHUNK):
             part = made[start : start + CHUNK]
             async with self.db.transaction() as tx:
@@ -87,12 +112,16 @@ class Stage:
                     tx,
                     ids=[job.id for job in part],
                     upstream_ids=[job.upstream_id for job in part],
-                    team_id=self.key.team_id,
-                    key_id=self.key.id,
+                    team_id=team.id,
+                    key_id=team.key.id,
                     account=urlsplit(self.settings.apiframe_base_url).netloc,
                     upstream_key=fingerprint(UPSTREAM_KEY),
                 )
-        return made
+
+    async def make_team(self, name: str, subscribed: Sequence[Mapping[str, Any]]) -> Team:
+        """A team without limits that subscribes to this."""
+        async with open_context(self.settings) as ctx:
+            return await _make_team(ctx, name, subscribed)
 
     async def settle(self) -> None:
         """Have everything written out that was left to be, so that what is measured next does not pay for it."""
@@ -130,16 +159,20 @@ async def _open_database(folder: Path, upstream_url: str, seed: int) -> AsyncIte
     db = Database(server.url, command_seconds=None)
     try:
         settings = settings_for(upstream_url, data_dir)
-        key, secret = await _make_team(settings)
+        async with open_context(settings) as ctx:
+            held = {"url": NOWHERE, "types": list(ENDINGS), "rateLimit": HELD_PER_MINUTE}
+            team, secret = await _make_team(ctx, TEAM, [held]), (await ctx.webhook_secrets())[0]
+            await set_paused(ctx, None, paused=True)
         async with db.reading() as connection:
             machine = await describe(connection, data_dir)
         yield Stage(
             folder=folder,
             data_dir=data_dir,
+            database_url=server.url,
             socket_dir=parse_qs(urlsplit(server.url).query)["host"][0],
             settings=settings,
             db=db,
-            key=key,
+            team=team,
             secret=secret,
             machine=machine,
             dice=random.Random(f"upstream ids {seed}"),
@@ -165,22 +198,13 @@ def settings_for(upstream_url: str, data_dir: Path, **more: Any) -> Settings:
     return load_settings(_env_file=None, **chosen | more)
 
 
-async def _make_team(settings: Settings) -> tuple[NewKey, bytes]:
-    """A team without limits, its key, a subscriber whose deliveries wait, and the secret of webhook URLs."""
-    async with open_context(settings) as ctx:
-        async with ctx.db.transaction() as tx:
-            key = await create_key(
-                tx,
-                team=TEAM,
-                scopes=("submit", "read", "subscribe"),
-                now=ctx.now(),
-                key=f"fh_live_{secrets.token_hex()}",
-            )
-        caller = Caller(key.id, key.team_id, TEAM, frozenset(key.scopes))
-        held = {"url": "http://127.0.0.1:9/", "types": list(ENDINGS), "rateLimit": HELD_PER_MINUTE}
-        await subscriptions.create(ctx, caller, held)
-        await set_paused(ctx, None, paused=True)
-        return key, (await ctx.webhook_secrets())[0]
+async def _make_team(ctx: Context, name: str, subscribed: Sequence[Mapping[str, Any]]) -> Team:
+    async with ctx.db.transaction() as tx:
+        scopes = ("submit", "read", "subscribe")
+        key = await create_key(tx, team=name, scopes=scopes, now=ctx.now())
+    caller = Caller(key.id, key.team_id, name, frozenset(key.scopes))
+    made = [await subscriptions.create(ctx, caller, each) for each in subscribed]
+    return Team(key, [UUID(str(each["id"])) for each in made])
 
 
 def _allow_many_connections() -> None:

@@ -8,17 +8,21 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
-from app.bench import limit, payloads, verify
+from app.bench import limit
 from app.bench.figures import milliseconds, percentile, ratio, rounded
 from app.bench.limit import Form, Kind
 from app.bench.machine import cpu_seconds
+from app.bench.naive import serving_naive
+from app.bench.naive_books import NaiveBooks
 from app.bench.plan import CONNECTIONS, Plan
 from app.bench.player import Played, play
 from app.bench.servers import Serving, service
-from app.bench.stage import UPSTREAM_KEY, Stage
-from app.bench.verify import Checked
+from app.bench.stage import Stage
+from app.bench.verify import Checked, OurBooks
+from app.bench.workload import Submissions, Webhooks, Workload
+from app.errors import StartupError
 
 WARM_REQUESTS: Final = 1_000
 FIRST_GUESS: Final = 8_000
@@ -27,63 +31,6 @@ FIRST_GUESS: Final = 8_000
 FORMS: Final[tuple[Form, ...]] = ("postgres", "batched")
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """Requests that are ready to be played, and the way to look up those that were acknowledged, by their places."""
-
-    requests: Sequence[bytes]
-    check: Callable[[Sequence[int]], Any]
-
-
-class Workload(Protocol):
-    """What is sent to a server, written before it is measured."""
-
-    async def prepare(self, stage: Stage, count: int) -> Prepared:
-        """Write so many requests."""
-        ...
-
-
-class Webhooks:
-    """Webhooks that complete jobs, each a job of its own. What a round leaves of the jobs, the next one takes."""
-
-    def __init__(self) -> None:
-        self._left: list[Any] = []
-
-    async def prepare(self, stage: Stage, count: int) -> Prepared:
-        """Webhooks for jobs that wait for them."""
-        jobs = self._left[:count]
-        self._left = self._left[count:]
-        jobs += await stage.prepare_jobs(count - len(jobs))
-        requests = [payloads.webhook_request(stage.secret, UPSTREAM_KEY, job.id, job.upstream_id) for job in jobs]
-
-        async def check(places: Sequence[int]) -> Checked:
-            acknowledged = set(places)
-            checked = await verify.check_webhooks(stage.db, [jobs[place].id for place in places])
-            untouched = await verify.list_waiting(stage.db, [job.id for job in jobs])
-            self._left += [job for place, job in enumerate(jobs) if place not in acknowledged and job.id in untouched]
-            return checked
-
-        return Prepared(requests, check)
-
-
-class Submissions:
-    """Submissions, each under an idempotency key of its own."""
-
-    def __init__(self) -> None:
-        self._made = 0
-
-    async def prepare(self, stage: Stage, count: int) -> Prepared:
-        """Submissions that were never made before."""
-        keys = [f"bench-{self._made + number:012d}" for number in range(count)]
-        self._made += count
-        requests = [payloads.submit_request(stage.key.key, key) for key in keys]
-
-        async def check(places: Sequence[int]) -> Checked:
-            return await verify.check_submissions(stage.db, stage.key.team_id, [keys[place] for place in places])
-
-        return Prepared(requests, check)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +79,9 @@ class Sample:
 
 
 def variants_of(kind: Kind, plan: Plan) -> list[Variant]:
-    """What is measured of one kind: the service alone, in several processes, and written the usual way."""
-    workload: Workload = Webhooks() if kind == "webhook" else Submissions()
+    """What is measured of one kind: the service, in several processes, without its loops, and written the usual way."""
+    make = Webhooks if kind == "webhook" else Submissions
+    ours = make(OurBooks())
 
     @asynccontextmanager
     async def several(stage: Stage) -> AsyncIterator[Serving]:
@@ -145,10 +93,12 @@ def variants_of(kind: Kind, plan: Plan) -> list[Variant]:
         async with service(stage, loops=False) as serving:
             yield serving
 
+    without_loops = [] if plan.quick else [Variant("without_loops", apart, ours)]
     return [
-        Variant("one", service, workload),
-        Variant("processes", several, workload),
-        Variant("without_loops", apart, workload),
+        Variant("one", service, ours),
+        Variant("processes", several, ours),
+        *without_loops,
+        Variant("naive", serving_naive, make(NaiveBooks()), least_guess=2_000),
     ]
 
 
@@ -193,7 +143,9 @@ async def _sample(stage: Stage, plan: Plan, kind: Kind, variant: Variant, number
         before = {name: cpu_seconds([pid]) for name, pid in counted.items()}
         played = await play(serving.port, prepared.requests, connections=CONNECTIONS, seconds=plan.seconds)
         after = {name: cpu_seconds([pid]) for name, pid in counted.items()}
-    checked: Checked = await warm.check(warmed.acknowledged)
+    if not played.in_time:
+        raise StartupError(f"{kind}, {variant.name}: not one request was acknowledged, {played.refused:,} were not")
+    checked = await warm.check(warmed.acknowledged)
     checked.add(await prepared.check(played.acknowledged))
     used = {name: _difference(before[name], after[name]) for name in counted}
     return Sample(kind, variant.name, number, played, {**used, "load": played.summary.cpu_seconds}, checked)

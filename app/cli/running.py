@@ -128,7 +128,7 @@ def faults(
 def bench(
     seconds: Annotated[float | None, typer.Option(min=1, max=120, help="Length of a round.")] = None,
     rounds: Annotated[int | None, typer.Option(min=1, max=50, help="How many rounds of each kind.")] = None,
-    processes: Annotated[int, typer.Option(min=2, max=16, help="Processes that are compared with one.")] = 2,
+    processes: Annotated[int, typer.Option(min=2, max=16, help="Processes that `two_processes_vs_one` has.")] = 2,
     only: Annotated[str | None, typer.Option(help=f"Some of {', '.join(bench_plan.MEASURES)}, by commas.")] = None,
     seed: Annotated[int, typer.Option(help="Decides the order within the rounds.")] = 0,
     quick: Annotated[bool, typer.Option("--quick", help="Short rounds: figures in two minutes, rough ones.")] = False,
