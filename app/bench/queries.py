@@ -127,3 +127,42 @@ _LIST_NOT_KEPT_ONCE: Final = text(
     ORDER BY asked.key
     """
 )
+
+
+async def list_completions(connection: AsyncConnection, team_id: UUID) -> Sequence[AnyRow]:
+    """The events that jobs of a team completed, in the order of the log: their ids, numbers, and jobs."""
+    statement = text(
+        """
+        SELECT id, sequence, job_id FROM events WHERE team_id = :team_id AND type = 'job.completed' ORDER BY sequence
+        """
+    )
+    return (await connection.execute(statement, {"team_id": team_id})).all()
+
+
+async def count_deliveries(connection: AsyncConnection, team_id: UUID, *, status: str | None = None) -> int:
+    """How many deliveries a team has, of a status or of any."""
+    statement = text(
+        """
+        SELECT count(*) FROM deliveries
+        WHERE team_id = :team_id AND (CAST(:status AS text) IS NULL OR status = CAST(:status AS text))
+        """
+    )
+    return int(await connection.scalar(statement, {"team_id": team_id, "status": status}) or 0)
+
+
+async def list_deliveries_not_made_once(connection: AsyncConnection, team_id: UUID) -> Sequence[AnyRow]:
+    """Those of a team's deliveries that are not recorded as made by one attempt, the only one there is."""
+    return (await connection.execute(_LIST_NOT_MADE_ONCE, {"team_id": team_id})).all()
+
+
+_LIST_NOT_MADE_ONCE: Final = text(
+    """
+    WITH tried AS (
+        SELECT delivery_id, count(*) AS count, min(status) AS status FROM attempts GROUP BY delivery_id
+    )
+    SELECT deliveries.id, deliveries.status, coalesce(tried.count, 0) AS attempts
+    FROM deliveries LEFT JOIN tried ON tried.delivery_id = deliveries.id
+    WHERE team_id = :team_id
+        AND (deliveries.status, attempt_count, tried.count, tried.status) IS DISTINCT FROM ('delivered', 1, 1, 204)
+    """
+)

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from app.bench.figures import percentile, rounded, spread
+from app.bench.found import Found
 from app.bench.limit import Form, Kind
 from app.bench.plan import Plan
 from app.bench.throughput import Sample
@@ -52,6 +53,12 @@ class Report:
         self.raw[kind] = {name: _raw(found, forms) for name, found in variants.items()}
         self._compare(kind, "two_processes_vs_one", variants["processes"], one)
         self._compare(kind, "naive_vs_ours", variants["naive"], one)
+
+    def add(self, name: str, found: Found) -> None:
+        """Take in what another measure found."""
+        self.figures |= found.figures
+        self.raw[name] = found.raw
+        self.checked.add(found.checked)
 
     def _compare(self, kind: Kind, name: str, these: Sequence[Sample], those: Sequence[Sample]) -> None:
         """Compare two variants by what they are in terms of the limits beside them."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 
 from rich.console import Console
 
 from app import logs
-from app.bench import limit, throughput
+from app.bench import fanout, following, idle, latency, limit, reads, throughput
+from app.bench.found import Found, Say
 from app.bench.limit import Kind
 from app.bench.plan import Plan
 from app.bench.report import Report
@@ -37,8 +39,23 @@ async def _run(plan: Plan, out: Console) -> Report:
     return report
 
 
-async def _measure(stage: Stage, plan: Plan, report: Report, say: throughput.Say) -> None:
+async def _measure(stage: Stage, plan: Plan, report: Report, say: Say) -> None:
+    """What needs an empty house first, then what fills it."""
+    alone: dict[str, Callable[[Stage, Plan, Say], Awaitable[Found]]] = {
+        "idle": idle.measure,
+        "deliveries": fanout.measure_rate,
+        "latency": fanout.measure_latency,
+        "sse": following.measure,
+        "read": reads.measure,
+        "single": latency.measure_single,
+    }
+    for name, measure in alone.items():
+        if plan.wants(name):
+            report.add(name, await measure(stage, plan, say))
     kinds: tuple[Kind, ...] = ("webhook", "submit")
     for kind in kinds:
         if plan.wants(kind):
             report.add_rounds(kind, await throughput.measure(stage, plan, kind, say))
+        if plan.wants("open"):
+            peak = report.figures.get(f"{kind}_per_second")
+            report.add(f"{kind}_open", await latency.measure_open(stage, plan, kind, peak, say))

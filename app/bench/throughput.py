@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from app.bench import limit
 from app.bench.figures import milliseconds, percentile, ratio, rounded
+from app.bench.found import Say
 from app.bench.limit import Form, Kind
 from app.bench.machine import cpu_seconds
 from app.bench.naive import serving_naive
@@ -29,8 +30,6 @@ FIRST_GUESS: Final = 8_000
 """Requests a second that are written for a first round; later ones have twice the best so far."""
 
 FORMS: Final[tuple[Form, ...]] = ("postgres", "batched")
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
