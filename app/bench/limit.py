@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import statistics
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +18,8 @@ from typing import Final, Literal
 from sqlalchemy import text
 
 from app import embedded
-from app.bench import payloads
+from app.bench import driver, payloads
+from app.bench.figures import percentile
 from app.bench.plan import BATCH, LIMIT_CLIENTS
 from app.bench.player import finish
 from app.bench.stage import Stage
@@ -92,15 +95,8 @@ async def measure(stage: Stage, kind: Kind, form: Form, seconds: float, *, clien
     clients = 1 if form == "batched" else clients
     await _fill(stage, kind, int(POOL_PER_SECOND[form] * seconds))
     payload = payloads.webhook("0" * 32).decode() if kind == "webhook" else payloads.submission().decode()
-    script = f"{kind}_batch" if form == "batched" else kind
-    found = await _run_pgbench(
-        stage,
-        script,
-        seconds,
-        clients,
-        payload=payload if batch == 1 else array_literal([payload] * batch),
-        batch=batch,
-    )
+    script = REFERENCE / (f"{kind}_batch.sql" if form == "batched" else f"{kind}.sql")
+    found = await _run(stage, script, seconds, clients, [payload] * batch)
     async with stage.db.reading() as connection:
         kept = int(await connection.scalar(_COUNT[kind]) or 0)
     if kept != found.count:
@@ -118,30 +114,60 @@ async def _fill(stage: Stage, kind: Kind, count: int) -> None:
     await stage.settle()
 
 
-async def _run_pgbench(stage: Stage, script: str, seconds: float, clients: int, *, payload: str, batch: int) -> Limited:
+async def describe_driver() -> str:
+    """Who measures the limit, in words."""
     pgbench = find_pgbench()
     if pgbench is None:
-        raise StartupError("there is no pgbench")
-    values = {"first": 1, "turn": 0, "clients": clients, "batch": batch, "payload": payload}
+        return "asyncpg in one Python process, since there is no pgbench: the limit is lower than it would be"
+    return (await finish([str(pgbench), "--version"], environment=_environment())).decode().strip()
+
+
+async def _run(stage: Stage, script: Path, seconds: float, clients: int, sent: Sequence[str]) -> Limited:
+    pgbench = find_pgbench()
+    if pgbench is None:
+        count, latencies = await driver.run(stage.database_url, script, seconds, clients, payloads=sent)
+        count *= len(sent)
+        median, mean = percentile(latencies, 0.5) * 1000, statistics.fmean(latencies) * 1000
+        return Limited(rate=count / seconds, count=count, mean_ms=mean, median_ms=median)
+    return await _run_pgbench(pgbench, stage, script, max(1, round(seconds)), clients, sent)
+
+
+async def _run_pgbench(
+    pgbench: Path, stage: Stage, script: Path, seconds: int, clients: int, sent: Sequence[str]
+) -> Limited:
+    payload = sent[0] if len(sent) == 1 else array_literal(sent)
+    values = {"first": 1, "turn": 0, "clients": clients, "batch": len(sent), "payload": payload}
     options = [part for name, value in values.items() for part in ("-D", f"{name}={value}")]
-    threads = str(min(clients, os.cpu_count() or 1))
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")} | {"LC_ALL": "C"}
-    said = await finish(
-        [
-            *(str(pgbench), "-n", "-M", "prepared", "-h", stage.socket_dir, "-p", "5432", "-U", "framehook"),
-            *("-c", str(clients), "-j", threads, "-T", str(max(1, round(seconds)))),
-            *("-f", str(REFERENCE / f"{script}.sql"), *options, "framehook"),
-        ],
-        environment=environment,
-    )
-    return _read(said.decode(), batch)
+    with tempfile.TemporaryDirectory(prefix="framehook-bench-limit-") as folder:
+        # To write a line for each transaction costs nothing where there is one at a time, and something where there are 32.
+        logged = ["-l", f"--log-prefix={folder}/log"] if clients == 1 else []
+        said = await finish(
+            [
+                *(str(pgbench), "-n", "-M", "prepared", "-h", stage.socket_dir, "-p", "5432", "-U", "framehook"),
+                *("-c", str(clients), "-j", str(min(clients, os.cpu_count() or 1)), "-T", str(seconds), *logged),
+                *("-f", str(script), *options, "framehook"),
+            ],
+            environment=_environment(),
+        )
+        lines = [line for log in Path(folder).iterdir() for line in log.read_text().splitlines()]  # noqa: ASYNC240 - local, and nothing else runs
+    return _read(said.decode(), len(sent), [int(line.split()[2]) for line in lines])
 
 
-def _read(said: str, batch: int) -> Limited:
+def _environment() -> dict[str, str]:
+    """PGHOST and its like are meant for other servers."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PG")} | {"LC_ALL": "C"}
+
+
+def _read(said: str, batch: int, microseconds: Sequence[int]) -> Limited:
     count, rate, latency = (pattern.search(said) for pattern in (_PROCESSED, _RATE, _LATENCY))
     if count is None or rate is None or latency is None:
         raise StartupError(f"pgbench says something else than it did: {said[:300]}")
-    return Limited(rate=float(rate[1]) * batch, count=int(count[1]) * batch, mean_ms=float(latency[1]))
+    return Limited(
+        rate=float(rate[1]) * batch,
+        count=int(count[1]) * batch,
+        mean_ms=float(latency[1]),
+        median_ms=statistics.median(microseconds) / 1000 if microseconds else None,
+    )
 
 
 def array_literal(texts: Sequence[str]) -> str:

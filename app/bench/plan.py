@@ -11,7 +11,11 @@ from app.errors import StartupError
 
 Item = TypeVar("Item")
 
-MEASURES: Final = ("webhook", "submit", "single", "open", "read", "deliveries", "latency", "sse", "idle")
+KINDS: Final = ("webhook", "submit")
+VARIANTS: Final = ("processes", "loops", "naive")
+"""What the service is compared with in its rounds: several processes, one without loops, one written the usual way."""
+
+MEASURES: Final = ("idle", "deliveries", "latency", "sse", "read", "single", *KINDS, *VARIANTS, "open")
 """What `--only` may name, in the order in which it is measured."""
 
 CONNECTIONS: Final = 64
@@ -39,6 +43,10 @@ class Plan:
         """Whether any of these is to be measured."""
         return bool(set(measures) & set(self.only))
 
+    def wants_rounds(self, kind: str) -> bool:
+        """Whether there are rounds of a kind: where it is named, or a variant is and neither kind."""
+        return self.wants(kind) or (self.wants(*VARIANTS) and not self.wants(*KINDS))
+
     def shuffled(self, items: Sequence[Item], name: str) -> list[Item]:
         """These in an order that the seed decides, another one for every name."""
         order = list(items)
@@ -50,13 +58,16 @@ def make_plan(
     *, seconds: float | None, rounds: int | None, processes: int, only: str | None, seed: int, quick: bool
 ) -> Plan:
     """A plan of what was asked for; what was not is as long as `quick` says. Raises StartupError."""
+    wanted = read_only(only)
+    if quick and only is None:
+        wanted = tuple(name for name in wanted if name != "loops")
     return Plan(
         seconds=seconds or (1.0 if quick else 4.0),
         rounds=rounds or (1 if quick else 4),
         processes=processes,
         seed=seed,
         quick=quick,
-        only=read_only(only),
+        only=wanted,
     )
 
 

@@ -18,6 +18,11 @@ from app.bench.throughput import Sample
 from app.bench.verify import Checked
 
 SHOWN_FINDINGS: Final = 10
+COMPARED: Final = {
+    "two_processes_vs_one": "processes",
+    "without_loops_vs_one": "without_loops",
+    "naive_vs_ours": "naive",
+}
 
 
 @dataclass(slots=True)
@@ -51,8 +56,9 @@ class Report:
             latency = spread(percentile(sample.played.latencies, share) * 1000 for sample in one)
             self.figures[f"{kind}_{name}_ms"] = rounded(latency.median)
         self.raw[kind] = {name: _raw(found, forms) for name, found in variants.items()}
-        self._compare(kind, "two_processes_vs_one", variants["processes"], one)
-        self._compare(kind, "naive_vs_ours", variants["naive"], one)
+        for name, variant in COMPARED.items():
+            if variant in variants:
+                self._compare(kind, name, variants[variant], one)
 
     def add(self, name: str, found: Found) -> None:
         """Take in what another measure found."""

@@ -33,7 +33,7 @@ async def _run(plan: Plan, out: Console) -> Report:
     say("PostgreSQL and a simulated Apiframe are starting")
     async with open_stage(plan.seed) as stage:
         await limit.make_reference(stage)
-        report = Report(plan, stage.machine, driver=str(limit.find_pgbench()))
+        report = Report(plan, stage.machine, driver=await limit.describe_driver())
         await _measure(stage, plan, report, say)
     report.seconds = round(time.monotonic() - began, 1)
     return report
@@ -54,7 +54,7 @@ async def _measure(stage: Stage, plan: Plan, report: Report, say: Say) -> None:
             report.add(name, await measure(stage, plan, say))
     kinds: tuple[Kind, ...] = ("webhook", "submit")
     for kind in kinds:
-        if plan.wants(kind):
+        if plan.wants_rounds(kind):
             report.add_rounds(kind, await throughput.measure(stage, plan, kind, say))
         if plan.wants("open"):
             peak = report.figures.get(f"{kind}_per_second")

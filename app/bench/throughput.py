@@ -92,13 +92,12 @@ def variants_of(kind: Kind, plan: Plan) -> list[Variant]:
         async with service(stage, loops=False) as serving:
             yield serving
 
-    without_loops = [] if plan.quick else [Variant("without_loops", apart, ours)]
-    return [
-        Variant("one", service, ours),
-        Variant("processes", several, ours),
-        *without_loops,
-        Variant("naive", serving_naive, make(NaiveBooks()), least_guess=2_000),
-    ]
+    others = {
+        "processes": Variant("processes", several, ours),
+        "loops": Variant("without_loops", apart, ours),
+        "naive": Variant("naive", serving_naive, make(NaiveBooks()), least_guess=2_000),
+    }
+    return [Variant("one", service, ours), *(variant for name, variant in others.items() if plan.wants(name))]
 
 
 async def measure(stage: Stage, plan: Plan, kind: Kind, say: Say) -> list[Sample]:
