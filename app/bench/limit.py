@@ -106,7 +106,8 @@ async def measure(stage: Stage, kind: Kind, form: Form, seconds: float, *, clien
             kept = int(await connection.scalar(_COUNT[kind]) or 0)
         if kept == found.count:
             return found
-        if kind == "submit" or kept < pool - clients * batch:
+        # One client may be ahead of the others, and out of jobs before they are.
+        if kind == "submit" or found.count < 0.8 * pool:
             raise StartupError(f"the limit cannot be measured: {found.count:,} were counted, {kept:,} are there")
         pool *= 2
 
