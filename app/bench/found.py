@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from app.bench.figures import Spread
 from app.bench.verify import Checked
 
 Say = Callable[[str], None]
@@ -19,3 +20,4 @@ class Found:
     figures: dict[str, Any]
     raw: dict[str, Any]
     checked: Checked = field(default_factory=Checked)
+    spreads: dict[str, Spread] = field(default_factory=dict)

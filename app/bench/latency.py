@@ -50,6 +50,7 @@ async def measure_single(stage: Stage, plan: Plan, say: Say) -> Found:
             "target_ms": rounded(1.3 * theirs + 2),
         },
         checked,
+        {"single_webhook_median_ms": spread(service_ms), "single_postgres_median_ms": spread(postgres_ms)},
     )
 
 

@@ -29,6 +29,7 @@ async def describe(connection: AsyncConnection, data_dir: Path) -> dict[str, Any
         "processor": _processor(),
         "system": platform.platform(),
         "python": platform.python_version(),
+        "load_average": round(os.getloadavg()[0], 2),
         "file_system": _file_system(data_dir),
         "postgresql": str(await connection.scalar(text("SHOW server_version"))),
         "settings": settings,

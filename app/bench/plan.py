@@ -18,6 +18,9 @@ VARIANTS: Final = ("processes", "loops", "naive")
 MEASURES: Final = ("idle", "deliveries", "latency", "sse", "read", "single", *KINDS, *VARIANTS, "open")
 """What `--only` may name, in the order in which it is measured."""
 
+USUAL: Final = tuple(name for name in MEASURES if name != "loops")
+"""What is measured where nothing is named."""
+
 CONNECTIONS: Final = 64
 LIMIT_CLIENTS: Final = 32
 BATCH: Final = 32
@@ -27,7 +30,7 @@ BATCH: Final = 32
 class Plan:
     """What the command was asked for. `seconds` is the length of one round of the service."""
 
-    seconds: float = 4.0
+    seconds: float = 5.0
     rounds: int = 4
     processes: int = 2
     seed: int = 0
@@ -59,10 +62,8 @@ def make_plan(
 ) -> Plan:
     """A plan of what was asked for; what was not is as long as `quick` says. Raises StartupError."""
     wanted = read_only(only)
-    if quick and only is None:
-        wanted = tuple(name for name in wanted if name != "loops")
     return Plan(
-        seconds=seconds or (1.0 if quick else 4.0),
+        seconds=seconds or (1.0 if quick else 5.0),
         rounds=rounds or (1 if quick else 4),
         processes=processes,
         seed=seed,
@@ -74,7 +75,7 @@ def make_plan(
 def read_only(names: str | None) -> tuple[str, ...]:
     """What `--only webhook,submit` asks for. Raises StartupError for a name that is none."""
     if names is None:
-        return MEASURES
+        return USUAL
     asked = [name.strip() for name in names.split(",") if name.strip()]
     if unknown := [name for name in asked if name not in MEASURES] or ([] if asked else ["(none)"]):
         raise StartupError(f"--only: unknown {', '.join(unknown)}; there are {', '.join(MEASURES)}")

@@ -40,7 +40,7 @@ async def measure(stage: Stage, plan: Plan, say: Say) -> Found:
     ratios = spread(each["ratio"] for each in rounds)
     say(f"reading a job: {ratios.median:.2f} of a bare route")
     raw = {"ratios": ratios.as_json(), "bytes": len(document), "rounds": rounds}
-    return Found({"read_vs_bare": rounded(ratios.median)}, raw, checked)
+    return Found({"read_vs_bare": rounded(ratios.median)}, raw, checked, {"read_vs_bare": ratios})
 
 
 async def _rounds(

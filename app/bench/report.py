@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from app.bench.figures import percentile, rounded, spread
+from app.bench.figures import Spread, percentile, rounded, spread
 from app.bench.found import Found
 from app.bench.limit import Form, Kind
 from app.bench.plan import Plan
@@ -18,6 +18,21 @@ from app.bench.throughput import Sample
 from app.bench.verify import Checked
 
 SHOWN_FINDINGS: Final = 10
+BUSY: Final = 0.5
+"""A load average for each core above which something else was running when the run began."""
+
+NOTES: Final = tuple(
+    " ".join(note.split())
+    for note in [
+        "\n    The limit: one webhook or submission in a transaction by 32 clients (postgres), or 32 in each on one connection\n    (batched); its tables are emptied before each measurement, the service's are not.",
+        "    The service: `framehook serve` with its loops and default settings, but that result files are not kept.",
+        "    Webhooks: signed, each completes a job and makes an event and a delivery, to a subscriber whose rate limit of one a\n    minute holds them back: sending is measured apart.",
+        "    Submissions: with an Idempotency-Key and Prefer: respond-async, while dispatch is paused.",
+        "    Ratios of two variants are of what they are in terms of the limits beside them; naive_vs_ours is theirs by ours.\n    ",
+    ]
+)
+"""What ran, for whoever reads the figures elsewhere."""
+
 COMPARED: Final = {
     "two_processes_vs_one": "processes",
     "without_loops_vs_one": "without_loops",
@@ -36,6 +51,7 @@ class Report:
     raw: dict[str, Any] = field(default_factory=dict)
     checked: Checked = field(default_factory=Checked)
     seconds: float = 0.0
+    spreads: dict[str, Spread] = field(default_factory=dict)
 
     @property
     def wrong(self) -> bool:
@@ -50,11 +66,11 @@ class Report:
         one = variants["one"]
         forms: tuple[Form, ...] = ("postgres", "batched")
         for form in forms:
-            self.figures[f"{kind}_vs_{form}"] = rounded(spread(sample.ratio(form) for sample in one).median)
-        self.figures[f"{kind}_per_second"] = rounded(spread(sample.played.rate for sample in one).median)
+            self._note(f"{kind}_vs_{form}", spread(sample.ratio(form) for sample in one))
+        self._note(f"{kind}_per_second", spread(sample.played.rate for sample in one))
         for name, share in (("p50", 0.5), ("p99", 0.99)):
             latency = spread(percentile(sample.played.latencies, share) * 1000 for sample in one)
-            self.figures[f"{kind}_{name}_ms"] = rounded(latency.median)
+            self._note(f"{kind}_{name}_ms", latency)
         self.raw[kind] = {name: _raw(found, forms) for name, found in variants.items()}
         for name, variant in COMPARED.items():
             if variant in variants:
@@ -64,12 +80,18 @@ class Report:
         """Take in what another measure found."""
         self.figures |= found.figures
         self.raw[name] = found.raw
+        self.spreads |= found.spreads
         self.checked.add(found.checked)
 
     def _compare(self, kind: Kind, name: str, these: Sequence[Sample], those: Sequence[Sample]) -> None:
         """Compare two variants by what they are in terms of the limits beside them."""
-        found = [a.ratio("postgres") / b.ratio("postgres") for a, b in zip(these, those, strict=True)]
-        self.figures.setdefault(name, {})[kind] = rounded(spread(found).median)
+        found = spread(a.ratio("postgres") / b.ratio("postgres") for a, b in zip(these, those, strict=True))
+        self.figures.setdefault(name, {})[kind] = rounded(found.median)
+        self.spreads[f"{name} ({kind})"] = found
+
+    def _note(self, name: str, found: Spread) -> None:
+        self.figures[name] = rounded(found.median)
+        self.spreads[name] = found
 
     def as_json(self) -> dict[str, Any]:
         """The document that `--json` prints."""
@@ -78,6 +100,8 @@ class Report:
             **self.figures,
             "acknowledged": self.checked.acknowledged,
             "wrong": self.checked.wrong,
+            "notes": list(NOTES),
+            "spreads": {name: found.as_json() for name, found in self.spreads.items()},
             "limit_driver": self.driver,
             "seed": self.plan.seed,
             "machine": self.machine,
@@ -106,20 +130,35 @@ def _raw(samples: Sequence[Sample], forms: Sequence[Form]) -> dict[str, Any]:
 
 def show(report: Report, out: Console) -> None:
     """Print the figures, and the first of what is wrong."""
-    table = Table("", "", box=None, pad_edge=False, show_header=False)
-    table.columns[1].justify = "right"
+    table = Table("", "median", "least to greatest", box=None, pad_edge=False)
+    table.columns[1].justify = table.columns[2].justify = "right"
     for name, value in report.figures.items():
-        if isinstance(value, dict):
-            for part, number in value.items():
-                table.add_row(f"{name} ({part})", _shown(number))
-        else:
-            table.add_row(name, _shown(value))
+        several = (
+            {f"{name} ({part})": number for part, number in value.items()} if isinstance(value, dict) else {name: value}
+        )
+        for line, number in several.items():
+            found = report.spreads.get(line)
+            between = f"{_shown(rounded(found.least))} to {_shown(rounded(found.greatest))}" if found else ""
+            table.add_row(line, _shown(number), between)
     out.print(table)
     for line in report.checked.wrong[:SHOWN_FINDINGS]:
         out.print(f"[red]{escape(line)}[/]", soft_wrap=True)
     verdict = f"{len(report.checked.wrong):,} are wrong" if report.wrong else "each is there exactly once"
     out.print(f"{report.checked.acknowledged:,} acknowledgements were looked up: {verdict}.")
+    for note in NOTES:
+        out.print(f"[dim]{escape(note)}[/]", soft_wrap=True)
+    if (load := report.machine.get("load_average", 0)) > BUSY * (report.machine["cores"] or 1):
+        out.print(f"[yellow]The machine was busy before (load {load:.1f}): these figures are not its own.[/]")
     out.print(f"Limit by {report.driver}, seed {report.plan.seed}, {report.seconds:.0f} s.", markup=False)
+
+
+def _rows(figures: Mapping[str, Any]) -> Iterator[tuple[str, float | None]]:
+    """Figures by their names; those of webhooks and of submissions under one name each as one."""
+    for name, value in figures.items():
+        if isinstance(value, dict):
+            yield from ((f"{name} ({part})", number) for part, number in value.items())
+        else:
+            yield name, value
 
 
 def _shown(value: float | None) -> str:
