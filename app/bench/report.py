@@ -21,15 +21,14 @@ SHOWN_FINDINGS: Final = 10
 BUSY: Final = 0.5
 """A load average for each core above which something else was running when the run began."""
 
-NOTES: Final = tuple(
-    " ".join(note.split())
-    for note in [
-        "\n    The limit: one webhook or submission in a transaction by 32 clients (postgres), or 32 in each on one connection\n    (batched); its tables are emptied before each measurement, the service's are not.",
-        "    The service: `framehook serve` with its loops and default settings, but that result files are not kept.",
-        "    Webhooks: signed, each completes a job and makes an event and a delivery, to a subscriber whose rate limit of one a\n    minute holds them back: sending is measured apart.",
-        "    Submissions: with an Idempotency-Key and Prefer: respond-async, while dispatch is paused.",
-        "    Ratios of two variants are of what they are in terms of the limits beside them; naive_vs_ours is theirs by ours.\n    ",
-    ]
+NOTES: Final = (
+    "The limit: one webhook or submission in a transaction by 32 clients (postgres), or 32 in each on one (batched).",
+    "Its tables are emptied before each measurement, the service's are not.",
+    "The service: `framehook serve` with its loops and default settings, but that result files are not kept.",
+    "Webhooks: signed, each completes a job and makes an event and a delivery to a subscriber.",
+    "A rate limit of one a minute holds those deliveries back: sending is measured apart.",
+    "Submissions: with an Idempotency-Key and Prefer: respond-async, while dispatch is paused.",
+    "Ratios of two variants are of what they are in terms of the limits beside them; naive_vs_ours is theirs by ours.",
 )
 """What ran, for whoever reads the figures elsewhere."""
 
