@@ -29,7 +29,7 @@ SUBSCRIBERS: Final = 10
 BACKLOG: Final = 8_000
 """Webhooks, each of which makes a delivery for every subscriber."""
 
-QUICK_BACKLOG: Final = 1_500
+QUICK_BACKLOG: Final = 1_200
 PATIENCE_SECONDS: Final = 120.0
 RECORD_SECONDS: Final = 30.0
 RATE: Final = 50.0

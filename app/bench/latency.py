@@ -29,6 +29,9 @@ async def measure_single(stage: Stage, plan: Plan, say: Say) -> Found:
     service_ms: list[float] = []
     postgres_ms: list[float] = []
     async with service(stage) as serving:
+        warm = await workload.prepare(stage, WARM_REQUESTS)
+        warmed = await play(serving.port, warm.requests, connections=1, seconds=plan.seconds)
+        checked.add(await warm.check(warmed.acknowledged))
         for number in range(plan.rounds):
             for whose in plan.shuffled(("service", "postgres"), f"single {number}"):
                 if whose == "postgres":
