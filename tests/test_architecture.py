@@ -17,6 +17,7 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 LAYERS: Final = (
     ("__main__",),
     ("cli",),
+    ("bench",),  # how fast all of it is; above `faults`, whose way to find its PostgreSQL it has
     ("demo", "faults", "listen"),  # the whole product in one terminal, shown, put to the test, or heard from outside
     ("serving",),  # processes around the application that `main` makes
     ("main",),
@@ -55,6 +56,8 @@ DRAWERS: Final = frozenset(
 
 MAY_PRINT: Final = frozenset(
     {
+        "app.bench.report",
+        "app.bench.run",
         "app.cli.running",
         "app.cli.files",
         "app.cli.keys",

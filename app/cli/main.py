@@ -29,7 +29,7 @@ app = typer.Typer(
 )
 for command in (
     *(running.serve, running.worker, running.migrate, running.doctor, running.pause, running.resume),
-    *(prune, listen, running.demo, running.simulate, running.faults),
+    *(prune, listen, running.demo, running.simulate, running.faults, running.bench),
 ):
     app.command()(command)
 for group in (teams, keys, jobs, subscriptions, files):

@@ -13,6 +13,9 @@ from rich.table import Table
 
 from app import migrate as migrations
 from app import serving
+from app.bench import plan as bench_plan
+from app.bench import report as bench_report
+from app.bench import run as bench_run
 from app.cli.terminal import AsJson, out, read_settings, run
 from app.config import Settings
 from app.context import open_context, open_database
@@ -118,6 +121,30 @@ def faults(
         print(json.dumps(report.as_json(), indent=2))
     else:
         faults_report.show(report, out)
+    if report.wrong:
+        raise typer.Exit(1)
+
+
+def bench(
+    seconds: Annotated[float | None, typer.Option(min=1, max=120, help="Length of a round.")] = None,
+    rounds: Annotated[int | None, typer.Option(min=1, max=50, help="How many rounds of each kind.")] = None,
+    processes: Annotated[int, typer.Option(min=2, max=16, help="Processes that `two_processes_vs_one` has.")] = 2,
+    only: Annotated[str | None, typer.Option(help=f"Some of {', '.join(bench_plan.MEASURES)}, by commas.")] = None,
+    seed: Annotated[int, typer.Option(help="Decides the order within the rounds.")] = 0,
+    quick: Annotated[bool, typer.Option("--quick", help="Short rounds: figures in two minutes, rough ones.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Measure how fast this is on this machine, in terms of what PostgreSQL itself commits there in the same minutes.
+
+    Exit code 1 if anything that was acknowledged is not in the database exactly once. Nothing outside this machine is
+    touched, and no data but the run's own, in a temporary folder.
+    """
+    plan = bench_plan.make_plan(seconds=seconds, rounds=rounds, processes=processes, only=only, seed=seed, quick=quick)
+    report = bench_run.run(plan, out=Console(stderr=True, highlight=False))
+    if as_json:
+        print(json.dumps(report.as_json(), indent=2))
+    else:
+        bench_report.show(report, out)
     if report.wrong:
         raise typer.Exit(1)
 
