@@ -148,7 +148,7 @@ class Context:
         item: Item,
     ) -> Answer:
         """Apply one item in a transaction that it shares with whatever arrives meanwhile (see `batch`)."""
-        return await self._batch(self.db.transaction, apply)(item)
+        return await self._batch(functools.partial(self.db.transaction, plans_once=True), apply)(item)
 
     async def looked_up(
         self,

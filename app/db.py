@@ -81,11 +81,15 @@ def plain_url(url: str, setting: str = "DATABASE_URL") -> str:
 
 
 class _Connection(asyncpg.Connection):
-    """Has a transaction begin together with the limit of its idleness, in one round trip."""
+    """Has a transaction begin together with what is set for it, in one round trip."""
+
+    plans_once = False
 
     async def execute(self, query: str, *parameters: Any, timeout: float | None = None) -> str:  # noqa: ASYNC109 - not ours
         if query.startswith("BEGIN"):
             query += f" SET LOCAL idle_in_transaction_session_timeout = '{STALLED_TRANSACTION_SECONDS}s'"
+            if self.plans_once:
+                query += "; SET LOCAL plan_cache_mode = force_generic_plan"
         status: str = await super().execute(query, *parameters, timeout=timeout)
         return status
 
@@ -165,9 +169,16 @@ class Database:
         return Database(self._direct_url, pool_size=2, command_seconds=None)
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[AsyncConnection]:
-        """Commit at the end of the block, roll back when it raises."""
+    async def transaction(self, *, plans_once: bool = False) -> AsyncIterator[AsyncConnection]:
+        """Commit at the end of the block, roll back when it raises.
+
+        `plans_once`: its statements find rows by their keys, in one way whatever the values, so that PostgreSQL is not to
+        plan them anew each time, which takes longer than to run them for a few rows.
+        """
         async with _Timed(self.engine.begin(), self.waited) as tx:
+            connection = tx.sync_connection.connection.driver_connection if tx.sync_connection else None
+            assert isinstance(connection, _Connection)
+            connection.plans_once = plans_once
             yield tx
 
     @asynccontextmanager

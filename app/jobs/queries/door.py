@@ -53,7 +53,8 @@ async def update_observed(tx: AsyncConnection, rows: Sequence[ObservedRow], *, n
     """
     if not rows:
         return {}
-    written = await tx.execute(_UPDATE_OBSERVED, {"now": now, "rows": recordset([_flat(row) for row in rows])})
+    parameters = {"now": now, "ids": [row.id for row in rows], "rows": recordset([_flat(row) for row in rows])}
+    written = await tx.execute(_UPDATE_OBSERVED, parameters)
     return {row.id: row for row in written}
 
 
@@ -80,7 +81,8 @@ _UPDATE_OBSERVED: Final = text(
             error text, error_code text, credit_cost integer, completed_at timestamptz, concluded_by text,
             upstream_id text, request_id text, settled boolean, poll_at timestamptz, overdue_at timestamptz,
             progress_event_at timestamptz, ended_by text)
-        WHERE jobs.id = seen.id
+        -- The planner knows nothing of how many rows a recordset has, and would read a table that is small in whole.
+        WHERE jobs.id = ANY(CAST(:ids AS uuid[])) AND jobs.id = seen.id
         RETURNING jobs.*
     )
     SELECT {ANNOUNCED_COLUMNS} FROM written
