@@ -146,9 +146,11 @@ class Context:
         self,
         apply: Callable[[Context, AsyncConnection, Sequence[Item]], Awaitable[Sequence[Answer]]],
         item: Item,
+        *,
+        plans_once: bool = False,
     ) -> Answer:
-        """Apply one item in a transaction that it shares with whatever arrives meanwhile (see `batch`)."""
-        return await self._batch(functools.partial(self.db.transaction, plans_once=True), apply)(item)
+        """Apply one item in a transaction that it shares with whatever arrives meanwhile (see `batch`, and `db` of plans)."""
+        return await self._batch(functools.partial(self.db.transaction, plans_once=plans_once), apply)(item)
 
     async def looked_up(
         self,

@@ -112,7 +112,7 @@ async def deliver(ctx: Context, claimed: AnyRow, *, at_once: bool = False) -> Se
             sent = await attempt(ctx, claimed)
         finally:
             lane.leave(claimed.target)  # what is being recorded keeps nobody from being sent to
-        if await ctx.batched(record, sent):
+        if await ctx.batched(record, sent, plans_once=True):
             ctx.notify.nudge(TOPICS)
     finally:
         if lane.give_back(claimed.target):

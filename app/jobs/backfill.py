@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
+from msgspec.structs import replace
 from datetime import datetime
 from typing import Final
 from uuid import UUID

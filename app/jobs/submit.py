@@ -160,7 +160,7 @@ async def place(ctx: Context, job: NewJob) -> tuple[UUID, Status]:
 
 async def _accept(ctx: Context, job: NewJob) -> Accepted:
     try:
-        return await ctx.batched(accept, job)
+        return await ctx.batched(accept, job, plans_once=True)
     except DBAPIError as error:
         if sqlstate(error).startswith(UNKEEPABLE):
             raise Invalid("The body holds a value that cannot be kept, such as a number out of all range") from error

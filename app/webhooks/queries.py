@@ -39,9 +39,11 @@ async def find_applied(tx: AsyncConnection, pairs: Sequence[tuple[UUID, bytes]])
 
 _FIND_APPLIED: Final = text(
     """
-    SELECT r.job_id, r.digest
+    SELECT asked.job_id, asked.digest
     FROM unnest(CAST(:ids AS uuid[]), CAST(:digests AS bytea[])) AS asked (job_id, digest)
-    JOIN receipts r ON r.job_id = asked.job_id AND r.digest = asked.digest AND r.applied
+    CROSS JOIN LATERAL (
+        SELECT FROM receipts r WHERE r.job_id = asked.job_id AND r.digest = asked.digest AND r.applied LIMIT 1
+    ) AS applied
     """
 )
 

@@ -75,7 +75,7 @@ async def receive(ctx: Context, job_id: UUID, body: bytes, headers: Mapping[str,
     """
     began = time.perf_counter()
     webhook = read_webhook(ctx, job_id, body, headers)
-    received = await ctx.batched(apply, webhook)
+    received = await ctx.batched(apply, webhook, plans_once=True)
     ctx.measures.webhook_taken(_counted_as(webhook, received), time.perf_counter() - began)
     if received.observed is not None:
         ctx.notify.nudge(topics([received.observed]))

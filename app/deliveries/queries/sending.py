@@ -221,7 +221,7 @@ _RECORD_OUTCOMES: Final = text(
     UPDATE deliveries SET status = ours.status, reason = ours.reason, due_at = ours.due_at, lease_token = NULL,
         attempt_count = ours.attempt_count, retrying = ours.due_at IS NOT NULL,
         ended_at = CASE WHEN ours.due_at IS NULL THEN CAST(:now AS timestamptz) END
-    FROM ours WHERE deliveries.id = ours.id
+    FROM ours WHERE deliveries.id = ANY(CAST(:ids AS uuid[])) AND deliveries.id = ours.id
     RETURNING deliveries.id
     """
 )

@@ -74,9 +74,12 @@ async def find_idempotency_keys(
     rows = await tx.execute(
         text(
             """
-            SELECT k.team_id, k.key, k.job_id, k.request_hash
+            SELECT asked.team_id, asked.key, k.job_id, k.request_hash
             FROM unnest(CAST(:team_ids AS uuid[]), CAST(:keys AS text[])) AS asked (team_id, key)
-            JOIN idempotency_keys k ON k.team_id = asked.team_id AND k.key = asked.key
+            CROSS JOIN LATERAL (
+                SELECT job_id, request_hash FROM idempotency_keys k
+                WHERE k.team_id = asked.team_id AND k.key = asked.key LIMIT 1
+            ) AS k
             """
         ),
         {"team_ids": [team_id for team_id, _ in pairs], "keys": [key for _, key in pairs]},

@@ -84,6 +84,7 @@ _DELETE_KEYS: Final = text(
     """
     DELETE FROM idempotency_keys k
     USING unnest(CAST(:team_ids AS uuid[]), CAST(:keys AS text[]), CAST(:job_ids AS uuid[])) AS gone (team_id, key, job_id)
-    WHERE k.team_id = gone.team_id AND k.key = gone.key AND k.job_id = gone.job_id
+    WHERE k.team_id = ANY(CAST(:team_ids AS uuid[])) AND k.key = ANY(CAST(:keys AS text[]))
+        AND k.team_id = gone.team_id AND k.key = gone.key AND k.job_id = gone.job_id
     """
 )
