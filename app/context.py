@@ -149,7 +149,7 @@ class Context:
         *,
         plans_once: bool = False,
     ) -> Answer:
-        """Apply one item in a transaction that it shares with whatever arrives meanwhile (see `batch`, and `db` of plans)."""
+        """Apply one item in a transaction that it shares with whatever arrives meanwhile (see `batch`, `db`)."""
         return await self._batch(functools.partial(self.db.transaction, plans_once=plans_once), apply)(item)
 
     async def looked_up(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from msgspec.structs import replace
 from datetime import datetime
 from typing import Final
 from uuid import UUID
+
+from msgspec.structs import replace
 
 from app.archive.queries import fetching, keeping, reading
 from app.archive.queries.fetching import NewFile
