@@ -111,8 +111,8 @@ async def test_kernel_rule_15_a_commit_of_unknown_fate_does_not_cost_the_file_th
         written.append(True)
 
     @asynccontextmanager
-    async def lose_the_answer() -> AsyncIterator[Any]:
-        async with transaction() as tx:
+    async def lose_the_answer(**how: Any) -> AsyncIterator[Any]:
+        async with transaction(**how) as tx:
             yield tx
         if written and not lost:
             lost.append(True)
