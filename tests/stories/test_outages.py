@@ -28,7 +28,9 @@ async def submissions(simulator: RunningSimulator) -> int:
 
 
 async def key_of(service: Service) -> Any:
-    return (await service.rows("SELECT * FROM upstream_keys"))[0]
+    """What is kept of the upstream's key, from its first failure on."""
+    (key,) = await eventually(lambda: service.rows("SELECT * FROM upstream_keys"))
+    return key
 
 
 def has_failed(times: int, key: Any) -> bool:
