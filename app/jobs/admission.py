@@ -6,7 +6,7 @@ counts a team's jobs meanwhile.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Final
 from uuid import UUID
@@ -21,11 +21,6 @@ from app.teams import audit
 
 QUEUE_IS_FULL_SECONDS: Final = 5
 """After so long a caller may try again: when a job that waits is sent depends on the upstream, and cannot be foretold."""
-
-
-async def find_limits(tx: AsyncConnection, team_ids: Collection[UUID]) -> dict[UUID, AnyRow]:
-    """What limits those of these teams that may not submit whatever they like: in number, by names, or by a budget."""
-    return await queries.find_limits(tx, team_ids)
 
 
 async def refuse(tx: AsyncConnection, jobs: Sequence[NewJob], limits: Mapping[UUID, AnyRow]) -> dict[UUID, ApiError]:

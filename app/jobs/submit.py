@@ -27,7 +27,7 @@ from app.jobs.materials import find_foreign
 from app.jobs.parents import Parent, find_parent
 from app.jobs.queries import acceptance
 from app.jobs.queries.acceptance import NewJob
-from app.jobs.queries.admission import delete_idempotency_keys
+from app.jobs.queries.admission import delete_idempotency_keys, find_limits
 from app.models.jobs import Status
 from app.teams.ledger import Wanted, reserve
 
@@ -198,7 +198,7 @@ async def accept(ctx: Context, tx: AsyncConnection, jobs: Sequence[NewJob]) -> l
             same = bytes(holder.request_hash) == job.request_hash
             answers.append(Accepted(holder.job_id, new=holder.job_id == job.id, same=same))
     new = [job for job, answer in zip(jobs, answers, strict=True) if answer.new]
-    limits = await admission.find_limits(tx, {job.team_id for job in new})
+    limits = await find_limits(tx, {job.team_id for job in new})
     refusals = await admission.refuse(tx, new, limits)
     budgeted = [job for job in new if job.team_id in limits and job.id not in refusals]
     short, crossings = await reserve(tx, ctx.account, [_wanted(job) for job in budgeted], ctx.now())

@@ -14,7 +14,7 @@ from app.jobs.queries.acceptance import NewJob
 
 
 async def find_limits(tx: AsyncConnection, team_ids: Collection[UUID]) -> dict[UUID, AnyRow]:
-    """What limits those of these teams that may not submit whatever they like."""
+    """What limits those of these teams that may not submit whatever they like: in number, by names, or by a budget."""
     return {row.id: row for row in await tx.execute(_FIND_LIMITS, {"ids": list(team_ids)})}
 
 
