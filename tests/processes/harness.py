@@ -285,8 +285,10 @@ def reachable(simulator: RunningSimulator, database_url: str | None = None, **se
 
 
 def client(url: str, key: str = KEY, *, timeout: float = 30) -> httpx.Client:
-    """A team's client."""
-    return httpx.Client(base_url=url, headers={"X-API-Key": key}, trust_env=False, timeout=timeout, verify=NO_TLS)
+    """A team's client, for threads too: none of them closes as idle what another has just begun to write to."""
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=None)
+    headers = {"X-API-Key": key}
+    return httpx.Client(base_url=url, headers=headers, trust_env=False, timeout=timeout, verify=NO_TLS, limits=limits)
 
 
 def submit(caller: httpx.Client, prompt: str = FLUX["prompt"], **headers: str) -> str:

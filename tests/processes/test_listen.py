@@ -33,6 +33,8 @@ from tests.processes.harness import (
 from tests.receivers import Received, Receiver, receiving
 
 IDS = "SELECT id FROM events ORDER BY sequence"
+QUIET = {"archive_url": "off"}
+"""Nothing is told after a job's end then, so what there is at that time is all there is."""
 
 Launch = Callable[..., Program]
 
@@ -66,7 +68,7 @@ async def slowly(_received: Received) -> web.Response:
 def test_what_happens_is_posted_in_order_signed_with_the_secret_that_is_shown(
     launch: Launch, simulator: RunningSimulator, database_url: str
 ) -> None:
-    url = ready(launch("serve", **in_front_of(simulator, database_url)))
+    url = ready(launch("serve", **in_front_of(simulator, database_url, **QUIET)))
 
     async def story() -> None:
         async with receiving() as receiver:
@@ -120,7 +122,7 @@ def test_a_service_that_is_killed_and_started_again_costs_no_event_and_doubles_n
     launch: Launch, simulator: RunningSimulator, database_url: str
 ) -> None:
     port = free_port()
-    settings = in_front_of(simulator, database_url, port=port)
+    settings = in_front_of(simulator, database_url, port=port, **QUIET)
     url = f"http://127.0.0.1:{port}"
     secret = "whsec_" + base64.b64encode(b"a secret of the developer's own").decode()
 
