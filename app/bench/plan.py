@@ -15,10 +15,10 @@ KINDS: Final = ("webhook", "submit")
 VARIANTS: Final = ("processes", "loops", "naive")
 """What the service is compared with in its rounds: several processes, one without loops, one written the usual way."""
 
-MEASURES: Final = ("idle", "deliveries", "latency", "sse", "read", "single", *KINDS, *VARIANTS, "open")
+MEASURES: Final = ("idle", "deliveries", "latency", "sse", "read", "single", *KINDS, *VARIANTS, "open", "soak")
 """What `--only` may name, in the order in which it is measured."""
 
-USUAL: Final = tuple(name for name in MEASURES if name != "loops")
+USUAL: Final = tuple(name for name in MEASURES if name not in ("loops", "soak"))
 """What is measured where nothing is named."""
 
 CONNECTIONS: Final = 64

@@ -129,6 +129,22 @@ _LIST_NOT_KEPT_ONCE: Final = text(
 )
 
 
+async def list_tables(connection: AsyncConnection) -> Sequence[AnyRow]:
+    """Every table: its name, its bytes with its indexes, and about how many rows it has. Partitions are their table."""
+    return (await connection.execute(_LIST_TABLES)).all()
+
+
+_LIST_TABLES: Final = text(
+    """
+    SELECT coalesce(parent.relname, c.relname) AS name, CAST(sum(pg_total_relation_size(c.oid)) AS bigint) AS bytes,
+        CAST(sum(s.n_live_tup) AS bigint) AS row_count
+    FROM pg_class c JOIN pg_stat_user_tables s ON s.relid = c.oid
+    LEFT JOIN pg_inherits i ON i.inhrelid = c.oid LEFT JOIN pg_class parent ON parent.oid = i.inhparent
+    WHERE c.relkind = 'r' AND s.schemaname = 'public' GROUP BY 1 ORDER BY 1
+    """
+)
+
+
 async def list_completions(connection: AsyncConnection, team_id: UUID) -> Sequence[AnyRow]:
     """The events that jobs of a team completed, in the order of the log: their ids, numbers, and jobs."""
     statement = text(

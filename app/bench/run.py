@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from rich.console import Console
 
 from app import logs
-from app.bench import fanout, following, idle, latency, limit, reads, throughput
+from app.bench import fanout, following, idle, latency, limit, reads, soak, throughput
 from app.bench.found import Found, Say
 from app.bench.limit import Kind
 from app.bench.plan import Plan
@@ -59,3 +59,5 @@ async def _measure(stage: Stage, plan: Plan, report: Report, say: Say) -> None:
         if plan.wants("open"):
             peak = report.figures.get(f"{kind}_per_second")
             report.add(f"{kind}_open", await latency.measure_open(stage, plan, kind, peak, say))
+    if plan.wants("soak"):
+        report.add("soak", await soak.measure(stage, plan, say))

@@ -105,7 +105,7 @@ def test_the_seed_decides_the_order_and_only_what_was_asked_for_is_measured() ->
     orders = [Plan(seed=seed).shuffled(items, name) for seed, name in ((0, "a"), (0, "a"), (0, "b"), (1, "a"))]
     assert orders[0] == orders[1]
     assert len({tuple(order) for order in orders}) == 3
-    assert set(MEASURES) - set(read_only(None)) == {"loops"}
+    assert set(MEASURES) - set(read_only(None)) == {"loops", "soak"}
     assert read_only("submit, idle") == ("idle", "submit")
     with pytest.raises(StartupError, match="unknown speed"):
         read_only("webhook,speed")

@@ -31,3 +31,18 @@ def test_a_measure_that_there_is_not_is_refused_in_one_line(launch: Callable[...
     run = launch("bench", "--only", "speed")
     assert run.wait(60) == 1
     assert run.said.startswith("framehook: --only: unknown speed; there are idle, ")
+
+
+@pytest.mark.timeout(180)
+def test_a_short_soak_tells_what_grew_and_looks_everything_up(launch: Callable[..., Program]) -> None:
+    run = launch("bench", "--only", "soak", "--seconds", "1", "--rounds", "2", "--json")
+    assert run.wait(150) == 0, run.said + run.printed
+    document = json.loads(run.printed)
+    soak = document["raw"]["soak"]
+    assert (document["ok"], document["wrong"], len(soak["rounds"])) == (True, [], 2)
+    assert (
+        document["acknowledged"] >= soak["peak_per_second"] > 2 * min(each["deliveries"] for each in soak["rounds"]) > 0
+    )
+    assert document["soak_memory_growth"] > 0.5
+    first, last = soak["tables"]
+    assert last["jobs"]["bytes"] >= first["jobs"]["bytes"] > 0
