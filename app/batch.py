@@ -1,7 +1,10 @@
 """Group commit: calls of one kind that arrive while a transaction is in flight share the next one.
 
-There is no timer: an idle service runs a batch of one at once. A batch may run twice, after a conflict or after a COMMIT
-whose fate is not known, so what is batched must answer the same when it is run again with the same items.
+There is no timer: an idle service runs a batch of one at once. When many wait, a second transaction goes beside the first:
+this process works while PostgreSQL does, instead of each waiting for the other.
+
+A batch may run twice, after a conflict or after a COMMIT whose fate is not known, so what is batched must answer the same
+when it is run again with the same items.
 """
 
 from __future__ import annotations
@@ -25,6 +28,9 @@ Answer = TypeVar("Answer")
 LARGEST: Final = 200
 """Items in one transaction: enough to share a commit well, few enough to keep its locks short."""
 
+ENOUGH: Final = 16
+"""So many that wait are worth a transaction of their own beside the one in flight."""
+
 LONGEST_QUEUE: Final = 5_000
 RUNS: Final = 3
 
@@ -36,7 +42,7 @@ class _Call(Generic[Item, Answer]):
 
 
 class Batch(Generic[Item, Answer]):
-    """One kind of call: its queue, and the task that empties it while there is anything in it.
+    """One kind of call: its queue, and the one or two tasks that empty it while there is anything in it.
 
     `begin` opens what the calls share: a transaction, or a connection to read from. `apply(tx, items)` returns one answer
     per item. An item that makes it raise fails alone: the batch is halved until only the culprit is left, and its caller
@@ -49,16 +55,18 @@ class Batch(Generic[Item, Answer]):
         apply: Callable[[AsyncConnection, Sequence[Item]], Awaitable[Sequence[Answer]]],
         *,
         largest: int = LARGEST,
+        enough: int = ENOUGH,
         longest_queue: int = LONGEST_QUEUE,
         note_size: Callable[[float], object] = lambda _size: None,
     ) -> None:
         self._begin = begin
         self._apply = apply
         self._largest = largest
+        self._enough = enough
         self._longest_queue = longest_queue
         self._note_size = note_size  # is told of each group how many shared it
         self._calls: deque[_Call[Item, Answer]] = deque()
-        self._worker: asyncio.Task[None] | None = None
+        self._workers: set[asyncio.Task[None]] = set()
 
     async def __call__(self, item: Item) -> Answer:
         """Apply one item together with whatever else is waiting; return after the commit. Raises Unavailable when full."""
@@ -66,23 +74,26 @@ class Batch(Generic[Item, Answer]):
             raise Unavailable("Too many requests are waiting")
         call: _Call[Item, Answer] = _Call(item, asyncio.get_running_loop().create_future())
         self._calls.append(call)
-        if self._worker is None:
-            self._worker = asyncio.create_task(self._empty())
+        if not self._workers or (len(self._workers) == 1 and len(self._calls) >= self._enough):
+            self._workers.add(asyncio.create_task(self._empty()))
         return await call.answer
 
     async def close(self) -> None:
         """Wait until everything that was accepted has been committed or refused."""
-        while self._worker is not None:
-            await self._worker
+        while self._workers:
+            await asyncio.wait(self._workers)
 
     async def _empty(self) -> None:
+        worker = asyncio.current_task()
+        assert worker is not None
         try:
-            while self._calls:
+            while self._calls and (len(self._workers) == 1 or len(self._calls) >= self._enough):
                 group = [self._calls.popleft() for _ in range(min(len(self._calls), self._largest))]
                 self._note_size(len(group))
                 await self._settle(group)
         finally:
-            self._worker = None
+            # At once, so that whatever comes next has a worker or starts one.
+            self._workers.remove(worker)
 
     async def _settle(self, group: Sequence[_Call[Item, Answer]]) -> None:
         try:

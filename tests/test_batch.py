@@ -11,9 +11,10 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.batch import RUNS, Batch
+from app.batch import ENOUGH, RUNS, Batch
 from app.db import Database
 from app.errors import Unavailable
+from tests.harness import eventually
 from tests.wires import PostgresWire
 
 Apply = Callable[[AsyncConnection, Sequence[int]], Awaitable[list[int]]]
@@ -60,6 +61,9 @@ class Held:
         self.entered = asyncio.Event()
         self.go = asyncio.Event()
 
+    async def count(self) -> int:
+        return len(self.runs)
+
     async def __call__(self, tx: AsyncConnection, items: Sequence[int]) -> list[int]:
         self.runs.append(list(items))
         self.entered.set()
@@ -80,12 +84,30 @@ async def test_calls_that_arrive_while_a_transaction_is_in_flight_share_the_next
 
     first = await start_all(batch, [1])
     await held.entered.wait()
-    rest = await start_all(batch, range(2, 31))
+    rest = await start_all(batch, range(2, ENOUGH + 1))
     held.go.set()
 
-    assert await asyncio.gather(*first, *rest) == [-item for item in range(1, 31)]
-    assert held.runs == [[1], list(range(2, 31))]
+    assert await asyncio.gather(*first, *rest) == [-item for item in range(1, ENOUGH + 1)]
+    assert held.runs == [[1], list(range(2, ENOUGH + 1))]
     assert await transactions(db) == 2
+
+
+async def test_when_enough_calls_wait_one_transaction_goes_beside_the_one_in_flight(db: Database) -> None:
+    held = Held()
+    batch = Batch(db.transaction, held)
+
+    tasks = await start_all(batch, [1])
+    await held.entered.wait()
+    tasks += await start_all(batch, range(2, 2 + ENOUGH))
+    await eventually(held.count, lambda count: count == 2)
+    tasks += await start_all(batch, range(100, 100 + 2 * ENOUGH))
+    assert [len(run) for run in held.runs] == [1, ENOUGH], "there are no more than two"
+    held.go.set()
+
+    assert await asyncio.gather(*tasks) == [-item for run in held.runs for item in run]
+    assert [len(run) for run in held.runs] == [1, ENOUGH, 2 * ENOUGH]
+    assert await transactions(db) == 3
+    assert await batch(500) == -500, "nobody is left to take it"
 
 
 async def test_a_call_to_an_idle_batch_waits_for_nobody(db: Database) -> None:
