@@ -30,7 +30,7 @@ webhook (`webhooks/`) or is asked (`jobs/reconcile`), and every word it says goe
     outbound           the only way to addresses that others gave us
     objects            where files are kept: a folder, or a bucket
     targets            which of those may be called (pure)
-    loop batch notify migrate partitions models db
+    loop batch notify migrate partitions models db statements
     joining            one write where an answer makes two
     measures           what this process counts and times, told by `ops` to all the others
     lanes              deliveries in hand, and whose turn it is (pure)

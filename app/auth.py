@@ -21,6 +21,7 @@ from starlette.requests import Request
 from app.bucket import refilled, seconds_to_one
 from app.context import Context
 from app.errors import Forbidden, TooMany, Unauthenticated
+from app.statements import Statement
 
 BELIEVED_SECONDS: Final = 1.0
 MOST_BELIEVED: Final = 10_000
@@ -139,7 +140,7 @@ async def take_requests(ctx: Context, tx: AsyncConnection, team_ids: Sequence[UU
     unknown commit it may take twice: fewer requests are let through then, and never more.
     """
     now = ctx.now()
-    rows = {row.id: row for row in await tx.execute(_LOCK_LIMITED, {"ids": sorted(set(team_ids))})}
+    rows = {row.id: row for row in await _LOCK_LIMITED.fetch(tx, {"ids": sorted(set(team_ids))})}
     left = {
         row.id: refilled(row.request_tokens, row.request_tokens_at, now, row.requests_per_minute)
         for row in rows.values()
@@ -150,11 +151,11 @@ async def take_requests(ctx: Context, tx: AsyncConnection, team_ids: Sequence[UU
         if allowed >= 1 and team_id in left:
             left[team_id] = allowed - 1
         waits.append(0 if allowed >= 1 else seconds_to_one(allowed, rows[team_id].requests_per_minute))
-    await tx.execute(_WRITE_TOKENS, {"ids": list(left), "tokens": list(left.values()), "now": now})
+    await _WRITE_TOKENS.fetch(tx, {"ids": list(left), "tokens": list(left.values()), "now": now})
     return waits
 
 
-_LOCK_LIMITED: Final = text(
+_LOCK_LIMITED: Final = Statement(
     """
     SELECT id, requests_per_minute, request_tokens, request_tokens_at FROM teams
     WHERE id = ANY(CAST(:ids AS uuid[])) AND requests_per_minute IS NOT NULL
@@ -163,7 +164,7 @@ _LOCK_LIMITED: Final = text(
 )
 
 # The time never goes back: the same seconds would fill the bucket twice where the clocks of two processes differ.
-_WRITE_TOKENS: Final = text(
+_WRITE_TOKENS: Final = Statement(
     """
     UPDATE teams SET request_tokens = taken.tokens,
         request_tokens_at = greatest(request_tokens_at, CAST(:now AS timestamptz))

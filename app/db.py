@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from types import TracebackType
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -22,8 +22,9 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from app.errors import StartupError
+from app.statements import Connection, Record, driver_of
 
-AnyRow = Row[Any]
+AnyRow = Row[Any] | Record
 
 STALLED_TRANSACTION_SECONDS: Final = 15
 """A process that stops in the middle of a transaction lets go of its locks after so long."""
@@ -45,6 +46,11 @@ OUTAGES: Final = (
 )
 """What a broken database may raise; ask `is_outage` which of them it really is."""
 
+_ALWAYS_OUTAGES: Final = (
+    *(OSError, PoolTimeout, asyncpg.InterfaceError, asyncpg.InternalClientError),
+    asyncpg.InvalidCachedStatementError,  # the schema was changed under a prepared statement, which is made anew
+)
+
 
 def sqlstate(error: BaseException) -> str:
     """The SQLSTATE of a database error, or an empty string."""
@@ -53,7 +59,7 @@ def sqlstate(error: BaseException) -> str:
 
 def is_outage(error: BaseException) -> bool:
     """Whether the database is away, starting, full or not migrated, as opposed to a statement that is wrong."""
-    if isinstance(error, OSError | PoolTimeout | asyncpg.InterfaceError | asyncpg.InternalClientError):
+    if isinstance(error, _ALWAYS_OUTAGES):
         return True
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
@@ -62,7 +68,7 @@ def is_outage(error: BaseException) -> bool:
 
 def is_conflict(error: BaseException) -> bool:
     """Whether PostgreSQL broke a deadlock or a serialization conflict at our cost: running it again is the answer."""
-    return isinstance(error, DBAPIError) and sqlstate(error) in _CONFLICT_STATES
+    return isinstance(error, DBAPIError | asyncpg.PostgresError) and sqlstate(error) in _CONFLICT_STATES
 
 
 def plain_url(url: str, setting: str = "DATABASE_URL") -> str:
@@ -92,18 +98,10 @@ _PLAN_ONCE: Final = "".join(
 """Row by row along an index: also by a plan that was made while the tables were empty, where another seemed as good."""
 
 
-class _Connection(asyncpg.Connection):
-    """Has a transaction begin together with what is set for it, in one round trip."""
-
-    plans_once = False
-
-    async def execute(self, query: str, *parameters: Any, timeout: float | None = None) -> str:  # noqa: ASYNC109 - not ours
-        if query.startswith("BEGIN"):
-            query += f" SET LOCAL idle_in_transaction_session_timeout = '{STALLED_TRANSACTION_SECONDS}s'"
-            if self.plans_once:
-                query += _PLAN_ONCE
-        status: str = await super().execute(query, *parameters, timeout=timeout)
-        return status
+def _begin(*, plans_once: bool) -> str:
+    """Begin a transaction together with what is set for it, in one round trip."""
+    limit = f"SET LOCAL idle_in_transaction_session_timeout = '{STALLED_TRANSACTION_SECONDS}s'"
+    return f"BEGIN; {limit}{_PLAN_ONCE if plans_once else ''}"
 
 
 class _Timed:
@@ -165,7 +163,7 @@ class Database:
                 self._url,
                 timeout=CONNECT_SECONDS,
                 command_timeout=self._command_seconds,
-                connection_class=_Connection,
+                connection_class=Connection,
                 **options,
             )
         )
@@ -187,16 +185,25 @@ class Database:
         `plans_once`: its statements find rows by their keys, in one way whatever the values, so that PostgreSQL is not to
         plan them anew each time, which takes longer than to run them for a few rows.
         """
-        async with _Timed(self.engine.begin(), self.waited) as tx:
-            connection = tx.sync_connection.connection.driver_connection if tx.sync_connection else None
-            assert isinstance(connection, _Connection)
-            connection.plans_once = plans_once
-            yield tx
+        async with self.reading() as tx:
+            connection = driver_of(tx)
+            try:
+                await connection.execute(_begin(plans_once=plans_once))
+                yield tx
+                if await connection.execute("COMMIT") != "COMMIT":
+                    raise asyncpg.InFailedSQLTransactionError("a statement failed before, so nothing was committed")
+            except BaseException:
+                await _roll_back(tx, connection)
+                raise
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:
         """A connection for single statements, each its own transaction: one round trip instead of three."""
         async with _Timed(self._autocommit.connect(), self.waited) as connection:
+            if driver_of(connection).is_closed():
+                # PostgreSQL was away while it lay in the pool.
+                await connection.invalidate()
+                await connection.get_raw_connection()
             yield connection
 
     async def close(self) -> None:
@@ -215,6 +222,19 @@ def recordset(rows: Sequence[Any]) -> str:
     One parameter for all of them: the driver encodes arrays an element at a time, at several times the cost.
     """
     return msgspec.json.encode(rows).decode()
+
+
+async def _roll_back(tx: AsyncConnection, connection: Connection) -> None:
+    """Undo a transaction; a connection of which it is not known whether that was done is not used again."""
+    done = False
+    try:
+        with suppress(*OUTAGES):
+            await connection.execute("ROLLBACK")
+            done = True
+    finally:
+        if not done:
+            connection.terminate()
+            await tx.invalidate()
 
 
 async def _undisturbed(connect: Awaitable[asyncpg.Connection]) -> asyncpg.Connection:

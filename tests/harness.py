@@ -8,7 +8,7 @@ import re
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -17,9 +17,11 @@ from uuid import UUID
 import httpx
 import uvicorn
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.config import Settings, load_settings
 from app.context import Context
+from app.db import Database
 from app.main import create_app
 from app.serving import server_config
 from app.simulator.server import RunningSimulator
@@ -169,6 +171,19 @@ async def running_service(settings: Settings) -> AsyncIterator[Service]:
         finally:
             server.should_exit = True
             await serving
+
+
+class _GivenUp(Exception):
+    """Why a transaction is rolled back."""
+
+
+@asynccontextmanager
+async def given_up(database: Database) -> AsyncIterator[AsyncConnection]:
+    """A transaction that comes to nothing: it is rolled back at the end of the block."""
+    with suppress(_GivenUp):
+        async with database.transaction() as tx:
+            yield tx
+            raise _GivenUp
 
 
 async def eventually(

@@ -40,6 +40,7 @@ LAYERS: Final = (
     ("partitions",),  # derived from the tables in `models`
     ("models",),
     ("db",),
+    ("statements",),
     ("logs", "embedded"),  # `logs` reads settings
     ("config",),  # bad settings are a StartupError, the allowed targets among them
     ("clock", "errors", "backoff", "bucket", "joining", "lanes", "measures", "modest", "targets", "version"),

@@ -12,13 +12,14 @@ from typing import Any, Final
 import asyncpg
 import httpx
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import text
 
 from app.db import plain_url
 from app.events import feed
 from app.jobs import exporting
 from app.simulator.server import RunningSimulator
 from tests.harness import Caller, Service, eventually, refused
+from tests.statements import listening
 
 JOBS: Final = 3000
 
@@ -163,12 +164,12 @@ async def test_a_client_that_goes_away_ends_the_work(full: Service, monkeypatch:
 
     async with full.caller.http.stream("GET", "/v2/jobs", params={"format": "jsonl"}) as answer:
         await anext(answer.aiter_bytes())
-    event.listen(full.ctx.db.engine.sync_engine, "before_cursor_execute", count)
 
     async def settled() -> bool:
         before = seen
         await asyncio.sleep(0.2)
         return seen == before
 
-    assert await eventually(settled)
+    with listening(full.ctx.db, count):
+        assert await eventually(settled)
     assert seen < JOBS // 2

@@ -107,7 +107,7 @@ class PostgresWire(Wire):
 
         async def asked(part: bytes) -> AsyncIterator[bytes]:
             nonlocal committed
-            if self._commits_until_cut and b"COMMIT;" in part:
+            if self._commits_until_cut and b"COMMIT\0" in part:
                 self._commits_until_cut -= 1
                 if self._commits_until_cut == 0:
                     self.cuts += 1

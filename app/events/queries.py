@@ -12,6 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db import AnyRow
+from app.statements import Statement
 
 
 class NewEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,8 +35,8 @@ async def append(tx: AsyncConnection, events: Sequence[NewEvent]) -> None:
     """
     if not events:
         return
-    await tx.execute(
-        _APPEND,
+    await _APPEND.fetch(
+        tx,
         {
             "ids": [event.id for event in events],
             "ats": [event.at for event in events],
@@ -48,7 +49,7 @@ async def append(tx: AsyncConnection, events: Sequence[NewEvent]) -> None:
 
 
 # The lock is a row of the join, so that no number is drawn before it is held.
-_APPEND: Final = text(
+_APPEND: Final = Statement(
     """
     WITH turn AS MATERIALIZED (SELECT pg_advisory_xact_lock(hashtext('framehook events')))
     INSERT INTO events (sequence, id, at, type, team_id, job_id, data)
@@ -67,16 +68,20 @@ _APPEND: Final = text(
 
 async def find_event(connection: AsyncConnection, event_id: UUID, at: datetime) -> AnyRow | None:
     """One event by its id and time, with its `data` as text; None where it is past retention."""
-    statement = text("SELECT sequence, type, CAST(data AS text) AS data FROM events WHERE id = :id AND at = :at")
-    return (await connection.execute(statement, {"id": event_id, "at": at})).one_or_none()
+    return await _FIND.fetch_one(connection, {"id": event_id, "at": at})
+
+
+_FIND: Final = Statement("SELECT sequence, type, CAST(data AS text) AS data FROM events WHERE id = :id AND at = :at")
 
 
 async def read_head(connection: AsyncConnection) -> AnyRow:
     """Between which numbers events are kept: those after `forgotten_through`, up to `head`; both are 0 in the beginning."""
-    return (await connection.execute(_READ_HEAD)).one()
+    head = await _READ_HEAD.fetch_one(connection, {})
+    assert head is not None
+    return head
 
 
-_READ_HEAD: Final = text(
+_READ_HEAD: Final = Statement(
     """
     SELECT forgotten_through, greatest((SELECT max(sequence) FROM events), forgotten_through) AS head
     FROM (SELECT coalesce(max(last_sequence), 0) AS forgotten_through FROM forgotten_event_days) AS forgotten

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db import AnyRow
+from app.statements import Statement
 
 
 async def read_on(
@@ -21,26 +21,29 @@ async def read_on(
     Its place is locked until the commit, and moved past them. Where another process holds it, there is nothing to do here.
     Events that retention took away are passed over. `limit` counts events of any type.
     """
-    await tx.execute(_BEGIN, {"name": name, "now": now})
-    place = (await tx.execute(_LOCK, {"name": name})).scalar_one_or_none()
+    place = await _LOCK.fetch_one(tx, {"name": name})
+    if place is None:
+        # Another process has it, unless this is the first time that anybody reads by this name.
+        await _BEGIN.fetch(tx, {"name": name, "now": now})
+        place = await _LOCK.fetch_one(tx, {"name": name})
     if place is None:
         return [], False
-    rows = (await tx.execute(_READ, {"after": place, "limit": limit})).all()
+    rows = await _READ.fetch(tx, {"after": place.sequence, "limit": limit})
     if rows:
-        await tx.execute(_MOVE, {"name": name, "sequence": rows[-1].sequence, "now": now})
+        await _MOVE.fetch(tx, {"name": name, "sequence": rows[-1].sequence, "now": now})
     return [row for row in rows if row.type in types], len(rows) == limit
 
 
 # Where the row is there it is left alone: an insertion would wait for whoever moves it.
-_BEGIN: Final = text(
+_BEGIN: Final = Statement(
     """
     INSERT INTO log_readers (name, sequence, updated_at, began_at)
     SELECT :name, 0, :now, :now WHERE NOT EXISTS (SELECT FROM log_readers WHERE name = :name)
     ON CONFLICT (name) DO NOTHING
     """
 )
-_LOCK: Final = text("SELECT sequence FROM log_readers WHERE name = :name FOR UPDATE SKIP LOCKED")
-_READ: Final = text(
+_LOCK: Final = Statement("SELECT sequence FROM log_readers WHERE name = :name FOR UPDATE SKIP LOCKED")
+_READ: Final = Statement(
     "SELECT sequence, type, at, job_id, team_id FROM events WHERE sequence > :after ORDER BY sequence LIMIT :limit"
 )
-_MOVE: Final = text("UPDATE log_readers SET sequence = :sequence, updated_at = :now WHERE name = :name")
+_MOVE: Final = Statement("UPDATE log_readers SET sequence = :sequence, updated_at = :now WHERE name = :name")

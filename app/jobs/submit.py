@@ -7,10 +7,10 @@ from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID
 
+import asyncpg
 import msgspec
 import structlog
 from msgspec.structs import replace
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
@@ -161,7 +161,7 @@ async def place(ctx: Context, job: NewJob) -> tuple[UUID, Status]:
 async def _accept(ctx: Context, job: NewJob) -> Accepted:
     try:
         return await ctx.batched(accept, job, plans_once=True)
-    except DBAPIError as error:
+    except asyncpg.PostgresError as error:
         if sqlstate(error).startswith(UNKEEPABLE):
             raise Invalid("The body holds a value that cannot be kept, such as a number out of all range") from error
         raise

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.clock import first_id
 from app.db import AnyRow, recordset
+from app.statements import Statement
 
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,15 +34,18 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
 
 async def find_applied(tx: AsyncConnection, pairs: Sequence[tuple[UUID, bytes]]) -> set[tuple[UUID, bytes]]:
     """Which of these (job, digest) pairs were applied before. Exact while the jobs are locked."""
-    rows = await tx.execute(_FIND_APPLIED, {"ids": [pair[0] for pair in pairs], "digests": [pair[1] for pair in pairs]})
+    asked = [{"job_id": job_id, "digest": digest} for job_id, digest in pairs]
+    rows = await _FIND_APPLIED.fetch(tx, {"pairs": recordset(asked)})
     return {(row.job_id, bytes(row.digest)) for row in rows}
 
 
-_FIND_APPLIED: Final = text(
+_FIND_APPLIED: Final = Statement(
     """
     SELECT asked.job_id, asked.digest
-    FROM unnest(CAST(:ids AS uuid[]), CAST(:digests AS bytea[])) AS asked (job_id, digest)
-    CROSS JOIN LATERAL (
+    FROM (
+        SELECT job_id, decode(digest, 'base64') AS digest
+        FROM json_to_recordset(CAST(:pairs AS json)) AS pair (job_id uuid, digest text)
+    ) AS asked CROSS JOIN LATERAL (
         SELECT FROM receipts r WHERE r.job_id = asked.job_id AND r.digest = asked.digest AND r.applied LIMIT 1
     ) AS applied
     """
@@ -109,10 +113,10 @@ async def insert_receipts(tx: AsyncConnection, receipts: Sequence[Receipt]) -> N
     """Keep receipts and their raw bodies."""
     if not receipts:
         return
-    await tx.execute(_INSERT, {"rows": recordset(receipts)})
+    await _INSERT.fetch(tx, {"rows": recordset(receipts)})
 
 
-_INSERT: Final = text(
+_INSERT: Final = Statement(
     """
     WITH new AS (
         SELECT * FROM json_to_recordset(CAST(:rows AS json)) AS new (id uuid, job_id uuid, received_at timestamptz,
@@ -166,10 +170,10 @@ async def list_bodies(
     Retention takes bodies away before their receipts. `since` only spares the look into the partitions of earlier days.
     """
     parameters = {"job_id": job_id, "since": since, "limit": limit, "longest": longest}
-    return (await connection.execute(_LIST_BODIES, parameters)).all()
+    return await _LIST_BODIES.fetch(connection, parameters)
 
 
-_LIST_BODIES: Final = text(
+_LIST_BODIES: Final = Statement(
     """
     SELECT b.receipt_id, octet_length(b.body) AS byte_count, substring(b.body FROM 1 FOR :longest) AS body
     FROM (

@@ -7,7 +7,7 @@ from typing import Any
 
 from app.events.readers import read_on
 from app.simulator.server import RunningSimulator
-from tests.harness import Service
+from tests.harness import Service, given_up
 
 QUEUED = ("job.queued",)
 
@@ -23,14 +23,12 @@ async def test_a_reader_sees_each_event_once_and_goes_on_where_its_last_commit_l
             events, more = await read_on(tx, "test", QUEUED, ctx.now(), limit=2)
             seen += [str(event.job_id) for event in events]
             assert more
-    connection = await ctx.db.engine.connect()
-    await read_on(connection, "test", QUEUED, ctx.now(), limit=2)
-    async with ctx.db.transaction() as tx:
-        assert await read_on(tx, "test", QUEUED, ctx.now(), limit=2) == ([], False)  # another one reads just now
-        others, _ = await read_on(tx, "other", QUEUED, ctx.now(), limit=10)
-        assert [str(event.job_id) for event in others] == jobs
-    await connection.rollback()  # what it had read is read again
-    await connection.close()
+    async with given_up(ctx.db) as reading:  # what it has read is read again
+        await read_on(reading, "test", QUEUED, ctx.now(), limit=2)
+        async with ctx.db.transaction() as tx:
+            assert await read_on(tx, "test", QUEUED, ctx.now(), limit=2) == ([], False)  # another one reads just now
+            others, _ = await read_on(tx, "other", QUEUED, ctx.now(), limit=10)
+            assert [str(event.job_id) for event in others] == jobs
     async with ctx.db.transaction() as tx:
         events, more = await read_on(tx, "test", QUEUED, ctx.now(), limit=2)
         assert (seen + [str(event.job_id) for event in events], more) == (jobs, False)

@@ -12,7 +12,7 @@ from typing import Any, Final
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import text
 
 from app.clock import SettableClock
 from app.jobs import dispatch
@@ -21,6 +21,7 @@ from app.jobs.finding import find_jobs
 from app.paging import Cursor
 from app.simulator.server import RunningSimulator
 from tests.harness import FLUX, Caller, Service, books, eventually, refused, tell
+from tests.statements import listening
 
 LATER: Final = {"Prefer": "respond-async"}
 TIME: Final = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
@@ -523,14 +524,12 @@ async def plan_of(service: Service, team_id: UUID | None, asked: JobFilter) -> s
     """How PostgreSQL found a page of jobs: what was sent for it, sent again with EXPLAIN before."""
     sent = []
 
-    def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+    def note(_connection: Any, statement: str, parameters: tuple[Any, ...]) -> None:
         sent.append((statement, parameters))
 
-    engine = service.ctx.db.engine.sync_engine
-    event.listen(engine, "before_cursor_execute", note)
     async with service.ctx.db.reading() as connection:
-        await find_jobs(connection, asked, team_id=team_id, key_id=None, now=service.ctx.now())
-        event.remove(engine, "before_cursor_execute", note)
+        with listening(service.ctx.db, note):
+            await find_jobs(connection, asked, team_id=team_id, key_id=None, now=service.ctx.now())
         plans = [await connection.exec_driver_sql(f"EXPLAIN {statement}", given) for statement, given in sent]
         return "\n".join(row[0] for plan in plans for row in plan)
 

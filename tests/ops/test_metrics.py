@@ -11,13 +11,14 @@ from uuid import UUID
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
-from sqlalchemy import event, text
+from sqlalchemy import text
 
 from app.apiframe.signature import fingerprint, webhook_url
 from app.jobs import dispatch
 from app.ops.metrics import render_metrics
 from app.simulator.server import RunningSimulator
 from tests.harness import FLUX, SIMULATOR_KEY, Service, eventually, post_webhook, refused
+from tests.statements import listening
 
 LATER: Final = {"Prefer": "respond-async"}
 JOBS: Final = ("waiting", "in_flight", "ambiguous", "overdue")
@@ -187,14 +188,12 @@ async def test_a_scrape_and_the_status_read_no_table_from_end_to_end(
     operator = await service.new_caller("operators", scopes=("ops",))
     asked: dict[str, Any] = {}
 
-    def note(_c: Any, _cursor: Any, statement: str, parameters: Any, _context: Any, _many: bool) -> None:
+    def note(_connection: Any, statement: str, parameters: tuple[Any, ...]) -> None:
         asked[statement] = parameters
 
-    engine = service.ctx.db.engine.sync_engine
-    event.listen(engine, "before_cursor_execute", note)
-    await scrape(service)
-    assert (await operator.http.get("/v1/status")).status_code == 200
-    event.remove(engine, "before_cursor_execute", note)
+    with listening(service.ctx.db, note):
+        await scrape(service)
+        assert (await operator.http.get("/v1/status")).status_code == 200
 
     named: set[str] = set()
     async with service.ctx.db.transaction() as tx:
@@ -209,12 +208,13 @@ async def test_a_scrape_and_the_status_read_no_table_from_end_to_end(
 
 async def test_a_scrape_of_an_empty_database_is_quick(serve: Callable[..., Any], simulator: RunningSimulator) -> None:
     service = await serve(simulator, loops=False)
-    took, statements = [], []
-    event.listen(service.ctx.db.engine.sync_engine, "before_cursor_execute", lambda *told: statements.append(told[2]))
-    for _ in range(10):
-        began = time.process_time()  # an idle machine waits for little else, and others are not to matter
-        await render_metrics(service.ctx)
-        took.append(time.process_time() - began)
+    took: list[float] = []
+    statements: list[str] = []
+    with listening(service.ctx.db, lambda *told: statements.append(told[1])):
+        for _ in range(10):
+            began = time.process_time()  # an idle machine waits for little else, and others are not to matter
+            await render_metrics(service.ctx)
+            took.append(time.process_time() - began)
     assert min(took) < 0.05
     assert len(statements) <= 10 * 16
 

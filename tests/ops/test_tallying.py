@@ -20,7 +20,7 @@ from app.ops import tally_queries, tallying
 from app.ops.histogram import BOUNDS, ERROR, bucket_of, percentile
 from app.simulator.server import RunningSimulator
 from app.teams.queries.usage import sum_usage
-from tests.harness import FLUX, HeldJob, Service, held_job, post_webhook, tell
+from tests.harness import FLUX, HeldJob, Service, given_up, held_job, post_webhook, tell
 from tests.simulator.walks import sign
 
 Serve = Callable[..., Any]
@@ -122,12 +122,10 @@ async def test_every_job_is_counted_once_by_two_processes_of_which_one_crashes(
     jobs = [await quiet.caller.accepted(FLUX, **LATER) for _ in range(8)]
     for job_id in jobs[:3]:
         await quiet.caller.http.post(f"/v1/jobs/{job_id}/cancel")
-    connection = await quiet.ctx.db.engine.connect()
-    events, _ = await read_on(connection, TALLIES, tally_queries.TYPES, quiet.ctx.now(), limit=5)
-    await tally_queries.add_events(connection, events, quiet.ctx.now())
-    assert await tallying.run_once(second.ctx) == 0  # it is not this one's turn
-    await connection.rollback()
-    await connection.close()
+    async with given_up(quiet.ctx.db) as tx:
+        events, _ = await read_on(tx, TALLIES, tally_queries.TYPES, quiet.ctx.now(), limit=5)
+        await tally_queries.add_events(tx, events, quiet.ctx.now())
+        assert await tallying.run_once(second.ctx) == 0  # it is not this one's turn
 
     await count_all(quiet, second)
 

@@ -9,8 +9,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sqlalchemy import event
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.db import Database
+from tests.statements import listening
 
 BIG: Final = re.compile(
     r"(jobs|job_words|deliveries|receipts|ledger|files|(events|attempts|steps|receipt_bodies)(_\d{8})?)\Z"
@@ -25,18 +27,15 @@ class Recorder:
     sent: dict[str, Any] = field(default_factory=dict)
 
     @contextmanager
-    def listening(self, engine: AsyncEngine) -> Iterator[None]:
-        """Note every SELECT of an engine."""
+    def listening(self, database: Database) -> Iterator[None]:
+        """Note every SELECT that is sent to a database."""
 
-        def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        def note(_connection: Any, statement: str, parameters: tuple[Any, ...]) -> None:
             if statement.lstrip().upper().startswith(("SELECT", "WITH")):
                 self.sent.setdefault(statement, parameters)
 
-        event.listen(engine.sync_engine, "before_cursor_execute", note)
-        try:
+        with listening(database, note):
             yield
-        finally:
-            event.remove(engine.sync_engine, "before_cursor_execute", note)
 
 
 async def find_scans(connection: AsyncConnection, statement: str, parameters: Any) -> list[str]:

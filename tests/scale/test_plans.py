@@ -33,7 +33,7 @@ async def filled(
     async with AsyncExitStack() as stack:
         operator = await sign_in(stack, service, scopes=("ops", "admin", "read"))
         addresses = await list_addresses(service, every_scope=False)
-        with recorder.listening(service.ctx.db.engine):
+        with recorder.listening(service.ctx.db):
             for _, address, _ in addresses:
                 await visit(operator, address, 1)
         yield service, recorder

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from unittest.mock import patch
 from uuid import UUID
 
 import pytest
-from sqlalchemy import event
 from uuid_utils.compat import uuid7
 
 from app import db, partitions
@@ -21,9 +21,11 @@ from app.events.queries import NewEvent, append
 from app.jobs import dispatch, expire, reconcile
 from app.ops.pruning import prune_once
 from app.simulator.server import RunningSimulator
-from tests.harness import Service, held_job, post_webhook, tell
+from app.statements import Connection
+from tests.harness import Service, given_up, held_job, post_webhook, tell
 from tests.locks import blocked
 from tests.simulator.walks import sign
+from tests.statements import listening
 
 Serve = Callable[..., Any]
 Simulate = Callable[..., RunningSimulator]
@@ -88,9 +90,8 @@ async def test_kernel_rule_6_a_writer_that_commits_late_cannot_slip_under_a_read
 
 
 async def test_kernel_rule_6_a_writer_that_gives_up_leaves_no_gap_in_what_is_read(quiet: Service) -> None:
-    async with quiet.ctx.db.engine.connect() as tx:
+    async with given_up(quiet.ctx.db) as tx:
         await append(tx, [fact(), fact()])
-        await tx.rollback()
     written = await appended(quiet, fact(), fact(), fact())
 
     page = await feed(quiet)
@@ -229,26 +230,21 @@ def appends(statement: str) -> bool:
 @contextmanager
 def transactions(service: Service) -> Iterator[list[list[str]]]:
     """The statements of each transaction that was committed meanwhile."""
-    engine = service.ctx.db.engine.sync_engine
-    running: dict[Any, list[str]] = {}
+    running: dict[Connection, list[str]] = {}
     done: list[list[str]] = []
 
-    def begin(connection: Any) -> None:
-        running[connection] = []
-
-    def note(connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+    def note(connection: Connection, statement: str, _parameters: tuple[Any, ...]) -> None:
         running.setdefault(connection, []).append(statement)
 
-    def commit(connection: Any) -> None:
-        done.append(running.pop(connection, []))
+    run = Connection.execute
 
-    listeners: list[tuple[str, Callable[..., None]]] = [
-        ("begin", begin),
-        ("before_cursor_execute", note),
-        ("commit", commit),
-    ]
-    for name, listener in listeners:
-        event.listen(engine, name, listener)
-    yield done
-    for name, listener in listeners:
-        event.remove(engine, name, listener)
+    async def execute(self: Connection, query: str, *arguments: Any, **options: Any) -> str:
+        if query.startswith("BEGIN"):
+            running[self] = []
+        status: str = await run(self, query, *arguments, **options)
+        if query == "COMMIT":
+            done.append(running.pop(self))
+        return status
+
+    with listening(service.ctx.db, note), patch.object(Connection, "execute", execute):
+        yield done

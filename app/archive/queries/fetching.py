@@ -9,11 +9,11 @@ from typing import Final
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
 from app.db import AnyRow, recordset
+from app.statements import Statement
 
 
 class NewFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,11 +38,11 @@ async def insert_files(tx: AsyncConnection, files: Sequence[NewFile], *, now: da
     """
     if not files:
         return []
-    inserted = await tx.execute(_INSERT, {"now": now, "rows": recordset(files)})
+    inserted = await _INSERT.fetch(tx, {"now": now, "rows": recordset(files)})
     return [row.id for row in inserted]
 
 
-_INSERT: Final = text(
+_INSERT: Final = Statement(
     """
     INSERT INTO files
         (id, job_id, team_id, position, source, completed_at, give_up_at, late_told, created_at, reason, due_at,
@@ -81,10 +81,10 @@ async def claim_files(
         "now": now,
         "until": until,
     }
-    return (await tx.execute(_CLAIM, parameters)).all()
+    return await _CLAIM.fetch(tx, parameters)
 
 
-_CLAIM: Final = text(
+_CLAIM: Final = Statement(
     """
     UPDATE files SET due_at = :until, lease_token = gen_random_uuid(), attempt_count = attempt_count + 1,
         unrecorded_count = unrecorded_count + 1
@@ -110,10 +110,10 @@ _CLAIM: Final = text(
 
 async def renew_leases(tx: AsyncConnection, claims: Sequence[AnyRow], *, until: datetime) -> set[UUID]:
     """Lengthen the leases of claimed files; return the tokens of those that still stood."""
-    return {row.lease_token for row in await tx.execute(_RENEW, _leases(claims) | {"until": until})}
+    return {row.lease_token for row in await _RENEW.fetch(tx, _leases(claims) | {"until": until})}
 
 
-_RENEW: Final = text(
+_RENEW: Final = Statement(
     """
     UPDATE files SET due_at = :until
     FROM (
@@ -133,14 +133,14 @@ async def lock_leased(tx: AsyncConnection, claims: Sequence[AnyRow]) -> set[UUID
 
     Of one file there may be an attempt whose lease is lost beside the one that has it now: it is the tokens that tell.
     """
-    return {row.lease_token for row in await tx.execute(_LOCK_LEASED, _leases(claims))}
+    return {row.lease_token for row in await _LOCK_LEASED.fetch(tx, _leases(claims))}
 
 
 def _leases(claims: Sequence[AnyRow]) -> dict[str, object]:
     return {"ids": [claimed.id for claimed in claims], "tokens": [claimed.lease_token for claimed in claims]}
 
 
-_LOCK_LEASED: Final = text(
+_LOCK_LEASED: Final = Statement(
     """
     SELECT lease_token FROM files
     JOIN unnest(CAST(:ids AS uuid[]), CAST(:tokens AS uuid[])) AS held (id, token)
@@ -155,10 +155,10 @@ async def list_stored_as(tx: AsyncConnection, objects: Mapping[str, UUID]) -> se
     if not objects:
         return set()
     parameters = {"ids": list(objects.values()), "objects": list(objects)}
-    return {row.object for row in await tx.execute(_LIST_STORED_AS, parameters)}
+    return {row.object for row in await _LIST_STORED_AS.fetch(tx, parameters)}
 
 
-_LIST_STORED_AS: Final = text(
+_LIST_STORED_AS: Final = Statement(
     """
     SELECT files.object FROM files
     JOIN unnest(CAST(:ids AS uuid[]), CAST(:objects AS text[])) AS wanted (id, object)
@@ -207,10 +207,10 @@ async def record_outcomes(tx: AsyncConnection, outcomes: Sequence[FileOutcome], 
     if not outcomes:
         return
     values = {column: [getattr(outcome, column) for outcome in outcomes] for column in _OUTCOME_COLUMNS}
-    await tx.execute(_RECORD, values | {"now": now})
+    await _RECORD.fetch(tx, values | {"now": now})
 
 
-_RECORD: Final = text(
+_RECORD: Final = Statement(
     f"""
     UPDATE files SET
         {", ".join(f"{column} = new.{column}" for column in _OUTCOME_COLUMNS if column != "id")},
@@ -227,11 +227,11 @@ async def list_settled_jobs(tx: AsyncConnection, job_ids: Collection[UUID]) -> s
     """Which of these jobs have no file that is still to be fetched."""
     if not job_ids:
         return set()
-    rows = await tx.execute(_LIST_SETTLED, {"ids": list(job_ids)})
+    rows = await _LIST_SETTLED.fetch(tx, {"ids": list(job_ids)})
     return {row.id for row in rows}
 
 
-_LIST_SETTLED: Final = text(
+_LIST_SETTLED: Final = Statement(
     """
     SELECT id FROM unnest(CAST(:ids AS uuid[])) AS job (id)
     WHERE NOT EXISTS (SELECT 1 FROM files WHERE job_id = job.id AND status = 'pending')

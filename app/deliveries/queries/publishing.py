@@ -8,10 +8,10 @@ from typing import Final
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db import AnyRow, recordset
+from app.statements import Statement
 
 
 class NewDelivery(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,10 +35,10 @@ class NewDelivery(msgspec.Struct, frozen=True, kw_only=True):
 
 async def list_listening(tx: AsyncConnection, team_ids: Collection[UUID]) -> Sequence[AnyRow]:
     """Subscriptions that the events of these teams may concern, disabled ones too: for those, deliveries are kept."""
-    return (await tx.execute(_LIST_LISTENING, {"team_ids": list(team_ids)})).all()
+    return await _LIST_LISTENING.fetch(tx, {"team_ids": list(team_ids)})
 
 
-_LIST_LISTENING: Final = text(
+_LIST_LISTENING: Final = Statement(
     """
     SELECT id, team_id, all_teams, types, operation, model, metadata, disabled_at IS NOT NULL AS disabled
     FROM subscriptions
@@ -52,10 +52,10 @@ async def insert_deliveries(tx: AsyncConnection, deliveries: Sequence[NewDeliver
     """Make deliveries, in the transaction that makes their events true."""
     if not deliveries:
         return
-    await tx.execute(_INSERT, {"now": now, "rows": recordset(deliveries)})
+    await _INSERT.fetch(tx, {"now": now, "rows": recordset(deliveries)})
 
 
-_INSERT: Final = text(
+_INSERT: Final = Statement(
     """
     INSERT INTO deliveries (id, event_id, event_at, event_type, team_id, job_id, subscription_id, callback_url,
         callback_key_id, target, created_at, status, reason, ended_at, due_at, lease_token)

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.clock import first_id
 from app.db import AnyRow
+from app.statements import Statement
 
 _COLUMNS: Final = """r.id, r.subscription_id, r.created_at, r.undelivered_only, r.begins_at, r.ends_at, r.per_second,
     r.total_count, r.done_count, r.after_sequence, r.after_delivery, r.status, r.due_at, r.ended_at"""
@@ -38,10 +39,10 @@ _FIND: Final = text(
 
 async def list_replays(connection: AsyncConnection, subscription_id: UUID, *, limit: int) -> Sequence[AnyRow]:
     """The newest replays of a subscription, newest first."""
-    return (await connection.execute(_LIST, {"id": subscription_id, "limit": limit})).all()
+    return await _LIST.fetch(connection, {"id": subscription_id, "limit": limit})
 
 
-_LIST: Final = text(
+_LIST: Final = Statement(
     f"SELECT {_COLUMNS} FROM replays r WHERE r.subscription_id = :id ORDER BY r.id DESC LIMIT :limit"  # noqa: S608
 )
 

@@ -13,14 +13,15 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db import AnyRow
+from app.statements import Statement
 
 
 async def lock_limited(tx: AsyncConnection, *, retrying: bool, now: datetime) -> Sequence[AnyRow]:
     """Lock the subscriptions with a rate limit that something is due to, in order of id."""
-    return (await tx.execute(_LOCK_LIMITED, {"retrying": retrying, "now": now})).all()
+    return await _LOCK_LIMITED.fetch(tx, {"retrying": retrying, "now": now})
 
 
-_LOCK_LIMITED: Final = text(
+_LOCK_LIMITED: Final = Statement(
     """
     SELECT id, rate_per_minute, rate_tokens, rate_tokens_at FROM subscriptions
     WHERE rate_per_minute IS NOT NULL AND deleted_at IS NULL AND disabled_at IS NULL AND EXISTS (
@@ -76,10 +77,10 @@ async def lease_due(
         "now": now,
         "until": until,
     }
-    return (await tx.execute(_LEASE_DUE, parameters)).all()
+    return await _LEASE_DUE.fetch(tx, parameters)
 
 
-_LEASE_DUE: Final = text(
+_LEASE_DUE: Final = Statement(
     """
     WITH RECURSIVE waiting AS (
         (SELECT target FROM deliveries WHERE due_at IS NOT NULL AND retrying = :retrying ORDER BY target LIMIT 1)
@@ -128,10 +129,10 @@ _LEASE_DUE: Final = text(
 
 async def list_claimed(tx: AsyncConnection, delivery_ids: Collection[UUID]) -> Sequence[AnyRow]:
     """All that is needed to make these deliveries: the event (NULL once it is past retention), where to, and the secrets."""
-    return (await tx.execute(_LIST_CLAIMED, {"ids": list(delivery_ids)})).all()
+    return await _LIST_CLAIMED.fetch(tx, {"ids": list(delivery_ids)})
 
 
-_LIST_CLAIMED: Final = text(
+_LIST_CLAIMED: Final = Statement(
     """
     SELECT d.id AS delivery_id, d.lease_token, d.event_id, d.event_type, d.attempt_count, d.retrying, d.target,
         d.subscription_id, d.team_id, d.job_id, e.id, e.sequence, e.at, e.type, CAST(e.data AS text) AS data,
@@ -151,13 +152,13 @@ _LIST_CLAIMED: Final = text(
 
 async def list_health(tx: AsyncConnection, ids: Collection[UUID]) -> dict[UUID, AnyRow]:
     """Read how subscriptions fare."""
-    rows = await tx.execute(_LIST_HEALTH, {"ids": list(ids)})
+    rows = await _LIST_HEALTH.fetch(tx, {"ids": list(ids)})
     return {row.id: row for row in rows}
 
 
 async def lock_subscriptions(tx: AsyncConnection, ids: Collection[UUID]) -> dict[UUID, AnyRow]:
     """Lock subscriptions in order of id, and read how they fare."""
-    rows = await tx.execute(_LOCK_SUBSCRIPTIONS, {"ids": list(ids)})
+    rows = await _LOCK_SUBSCRIPTIONS.fetch(tx, {"ids": list(ids)})
     return {row.id: row for row in rows}
 
 
@@ -165,8 +166,8 @@ _HEALTH: Final = """
     SELECT id, team_id, url, description, failure_count, failing_since, last_success_at, disabled_at
     FROM subscriptions WHERE id = ANY(CAST(:ids AS uuid[])) AND deleted_at IS NULL
     """
-_LIST_HEALTH: Final = text(_HEALTH)
-_LOCK_SUBSCRIPTIONS: Final = text(f"{_HEALTH} ORDER BY id FOR NO KEY UPDATE")
+_LIST_HEALTH: Final = Statement(_HEALTH)
+_LOCK_SUBSCRIPTIONS: Final = Statement(f"{_HEALTH} ORDER BY id FOR NO KEY UPDATE")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,8 +192,8 @@ async def record_outcomes(tx: AsyncConnection, outcomes: Sequence[Outcome], now:
     """
     if not outcomes:
         return set()
-    rows = await tx.execute(
-        _RECORD_OUTCOMES,
+    rows = await _RECORD_OUTCOMES.fetch(
+        tx,
         {
             "now": now,
             "ids": [one.id for one in outcomes],
@@ -203,10 +204,10 @@ async def record_outcomes(tx: AsyncConnection, outcomes: Sequence[Outcome], now:
             "attempt_counts": [one.attempt_count for one in outcomes],
         },
     )
-    return set(rows.scalars())
+    return {row.id for row in rows}
 
 
-_RECORD_OUTCOMES: Final = text(
+_RECORD_OUTCOMES: Final = Statement(
     """
     WITH done AS (
         SELECT * FROM unnest(
@@ -248,8 +249,8 @@ async def insert_attempts(tx: AsyncConnection, attempts: Sequence[AttemptRow]) -
     """Keep attempts; retention drops them by the day."""
     if not attempts:
         return
-    await tx.execute(
-        _INSERT_ATTEMPTS,
+    await _INSERT_ATTEMPTS.fetch(
+        tx,
         {
             "ids": [one.id for one in attempts],
             "delivery_ids": [one.delivery_id for one in attempts],
@@ -266,7 +267,7 @@ async def insert_attempts(tx: AsyncConnection, attempts: Sequence[AttemptRow]) -
     )
 
 
-_INSERT_ATTEMPTS: Final = text(
+_INSERT_ATTEMPTS: Final = Statement(
     """
     INSERT INTO attempts (id, delivery_id, at, number, seconds, status, error, address, request_headers, response_body,
         next_at)

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.apiframe.operations import PARENT
 from app.db import AnyRow, recordset
 from app.jobs.queries.reading import ANNOUNCED_COLUMNS
+from app.statements import Statement
 
 
 class NewJob(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,11 +51,11 @@ async def insert_idempotency_keys(tx: AsyncConnection, jobs: Sequence[NewJob]) -
         }
         for job in jobs
     ]
-    rows = await tx.execute(_INSERT_KEYS, {"rows": recordset(claims)})
+    rows = await _INSERT_KEYS.fetch(tx, {"rows": recordset(claims)})
     return {(row.team_id, row.key): row for row in rows}
 
 
-_INSERT_KEYS: Final = text(
+_INSERT_KEYS: Final = Statement(
     """
     INSERT INTO idempotency_keys (team_id, key, job_id, request_hash, created_at)
     SELECT team_id, key, job_id, decode(request_hash, 'base64'), created_at
@@ -93,12 +94,12 @@ async def insert_jobs(tx: AsyncConnection, jobs: Sequence[NewJob], *, inline: ti
     Those that an earlier run of the same batch inserted stay as they are. The others are returned with the columns of the
     job object, in their order.
     """
-    rows = await tx.execute(_INSERT_JOBS, {"rows": recordset(jobs), "inline": inline})
+    rows = await _INSERT_JOBS.fetch(tx, {"rows": recordset(jobs), "inline": inline})
     inserted = {row.id: row for row in rows}
     return [inserted[job.id] for job in jobs if job.id in inserted]
 
 
-_INSERT_JOBS: Final = text(
+_INSERT_JOBS: Final = Statement(
     f"""
     INSERT INTO jobs (id, team_id, key_id, operation, model, input, wire_body, metadata, priority, callback,
         idempotency_key, upstream_account, created_at, updated_at, refusable, status, dispatch_at, retry_of, parent_id)
@@ -136,10 +137,10 @@ async def list_foreign_loras(
 ) -> set[str]:
     """Which of these LoRAs are known to be another team's."""
     parameters = {"account": account, "team_id": team_id, "ids": list(lora_ids)}
-    return {row.upstream_id for row in await connection.execute(_LIST_FOREIGN_LORAS, parameters)}
+    return {row.upstream_id for row in await _LIST_FOREIGN_LORAS.fetch(connection, parameters)}
 
 
-_LIST_FOREIGN_LORAS: Final = text(
+_LIST_FOREIGN_LORAS: Final = Statement(
     """
     SELECT upstream_id FROM belongings
     WHERE account = :account AND kind = 'lora' AND upstream_id = ANY(CAST(:ids AS text[])) AND team_id <> :team_id
@@ -165,11 +166,11 @@ async def promise(tx: AsyncConnection, job_ids: Sequence[UUID], now: datetime) -
 
     One that nobody is sending is due at once: its caller's own turn at it is over.
     """
-    rows = await tx.execute(_PROMISE, {"ids": job_ids, "now": now})
+    rows = await _PROMISE.fetch(tx, {"ids": job_ids, "now": now})
     return {row.id: row for row in rows}
 
 
-_PROMISE: Final = text(
+_PROMISE: Final = Statement(
     """
     WITH locked AS (
         SELECT id FROM jobs WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id FOR UPDATE

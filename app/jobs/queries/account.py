@@ -10,23 +10,26 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db import AnyRow
 from app.models.jobs import IN_FLIGHT
+from app.statements import Statement
 
 TROUBLE_EVERY: Final = timedelta(minutes=1)
 
 
 async def lock_account(tx: AsyncConnection, account: str, now: datetime) -> AnyRow:
     """Lock the upstream account's row until the commit; all counting of slots happens under this lock."""
-    locked = (await tx.execute(_LOCK_ACCOUNT, {"account": account})).one_or_none()
+    locked = await _LOCK_ACCOUNT.fetch_one(tx, {"account": account})
     if locked is not None:
         return locked
     await tx.execute(
         text("INSERT INTO upstream_accounts (id, updated_at) VALUES (:account, :now) ON CONFLICT (id) DO NOTHING"),
         {"account": account, "now": now},
     )
-    return (await tx.execute(_LOCK_ACCOUNT, {"account": account})).one()
+    locked = await _LOCK_ACCOUNT.fetch_one(tx, {"account": account})
+    assert locked is not None
+    return locked
 
 
-_LOCK_ACCOUNT: Final = text(
+_LOCK_ACCOUNT: Final = Statement(
     """
     SELECT cap, cap_lowered_to, cap_lowered_until, webhook_field, webhook_events, paused_at, request_tokens,
         request_tokens_at
@@ -69,10 +72,10 @@ async def set_paused(tx: AsyncConnection, account: str, *, since: datetime | Non
 
 async def lower_cap(tx: AsyncConnection, account: str, *, until: datetime, now: datetime) -> None:
     """Believe for a while that no more jobs may run than run now: the upstream just refused one more."""
-    await tx.execute(_LOWER_CAP, {"account": account, "until": until, "now": now})
+    await _LOWER_CAP.fetch(tx, {"account": account, "until": until, "now": now})
 
 
-_LOWER_CAP: Final = text(
+_LOWER_CAP: Final = Statement(
     f"""
     UPDATE upstream_accounts SET cap_lowered_until = :until, updated_at = :now, cap_lowered_to = greatest(
         (SELECT count(*) FROM jobs WHERE upstream_account = :account AND {IN_FLIGHT}), 1)
@@ -83,10 +86,12 @@ _LOWER_CAP: Final = text(
 
 async def write_tokens(tx: AsyncConnection, account: str, tokens: float, now: datetime) -> None:
     """Write down what is left of the request limit. The account's row is locked."""
-    await tx.execute(
-        text("UPDATE upstream_accounts SET request_tokens = :tokens, request_tokens_at = :now WHERE id = :account"),
-        {"account": account, "tokens": tokens, "now": now},
-    )
+    await _WRITE_TOKENS.fetch(tx, {"account": account, "tokens": tokens, "now": now})
+
+
+_WRITE_TOKENS: Final = Statement(
+    "UPDATE upstream_accounts SET request_tokens = :tokens, request_tokens_at = :now WHERE id = :account"
+)
 
 
 async def remember_spelling(

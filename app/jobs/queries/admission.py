@@ -11,14 +11,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db import AnyRow
 from app.jobs.queries.acceptance import NewJob
+from app.statements import Statement
 
 
 async def find_limits(tx: AsyncConnection, team_ids: Collection[UUID]) -> dict[UUID, AnyRow]:
     """What limits those of these teams that may not submit whatever they like: in number, by names, or by a budget."""
-    return {row.id: row for row in await tx.execute(_FIND_LIMITS, {"ids": list(team_ids)})}
+    return {row.id: row for row in await _FIND_LIMITS.fetch(tx, {"ids": list(team_ids)})}
 
 
-_FIND_LIMITS: Final = text(
+_FIND_LIMITS: Final = Statement(
     """
     SELECT id, queued_limit, allowed_operations, allowed_models FROM teams
     WHERE id = ANY(CAST(:ids AS uuid[]))
@@ -30,10 +31,10 @@ _FIND_LIMITS: Final = text(
 
 async def lock_queues(tx: AsyncConnection, team_ids: Collection[UUID]) -> dict[UUID, int]:
     """How many jobs of these teams may wait, for those that have such a limit; their rows are locked in this order."""
-    return {row.id: row.queued_limit for row in await tx.execute(_LOCK_QUEUES, {"ids": list(team_ids)})}
+    return {row.id: row.queued_limit for row in await _LOCK_QUEUES.fetch(tx, {"ids": list(team_ids)})}
 
 
-_LOCK_QUEUES: Final = text(
+_LOCK_QUEUES: Final = Statement(
     """
     SELECT id, queued_limit FROM teams WHERE id = ANY(CAST(:ids AS uuid[])) AND queued_limit IS NOT NULL
     ORDER BY id FOR NO KEY UPDATE
@@ -50,10 +51,10 @@ async def list_kept(tx: AsyncConnection, job_ids: Sequence[UUID]) -> set[UUID]:
 async def count_waiting(tx: AsyncConnection, account: str, limits: Mapping[UUID, int]) -> dict[UUID, int]:
     """How many jobs of each locked team wait to be sent, counted no further than its limit."""
     parameters = {"account": account, "ids": list(limits), "limits": list(limits.values())}
-    return {row.id: row.waiting for row in await tx.execute(_COUNT_WAITING, parameters)}
+    return {row.id: row.waiting for row in await _COUNT_WAITING.fetch(tx, parameters)}
 
 
-_COUNT_WAITING: Final = text(
+_COUNT_WAITING: Final = Statement(
     """
     SELECT team.id, (
         SELECT count(*) FROM (
@@ -70,8 +71,8 @@ _COUNT_WAITING: Final = text(
 
 async def delete_idempotency_keys(tx: AsyncConnection, jobs: Collection[NewJob]) -> None:
     """Let the keys go that this transaction claimed for jobs that are not kept."""
-    await tx.execute(
-        _DELETE_KEYS,
+    await _DELETE_KEYS.fetch(
+        tx,
         {
             "team_ids": [job.team_id for job in jobs],
             "keys": [job.idempotency_key for job in jobs],
@@ -80,7 +81,7 @@ async def delete_idempotency_keys(tx: AsyncConnection, jobs: Collection[NewJob])
     )
 
 
-_DELETE_KEYS: Final = text(
+_DELETE_KEYS: Final = Statement(
     """
     DELETE FROM idempotency_keys k
     USING unnest(CAST(:team_ids AS uuid[]), CAST(:keys AS text[]), CAST(:job_ids AS uuid[])) AS gone (team_id, key, job_id)

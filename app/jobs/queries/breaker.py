@@ -9,15 +9,16 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db import AnyRow
+from app.statements import Statement
 
 
 async def list_troubled(tx: AsyncConnection, account: str) -> dict[str, AnyRow]:
     """The keys that are held, that must be probed, or that failed lately, by fingerprint."""
-    rows = await tx.execute(_LIST_TROUBLED, {"account": account})
+    rows = await _LIST_TROUBLED.fetch(tx, {"account": account})
     return {row.fingerprint: row for row in rows}
 
 
-_LIST_TROUBLED: Final = text(
+_LIST_TROUBLED: Final = Statement(
     """
     SELECT fingerprint, failure_count, held_until, hold_reason, must_probe FROM upstream_keys
     WHERE account = :account AND (failure_count > 0 OR must_probe OR held_until IS NOT NULL)
@@ -29,13 +30,13 @@ async def hold(
     tx: AsyncConnection, account: str, key: str, *, until: datetime, reason: str, must_probe: bool, now: datetime
 ) -> None:
     """Send nothing under this key before `until`; with `must_probe` one job goes first then. A longer hold stays."""
-    await tx.execute(
-        _HOLD,
+    await _HOLD.fetch(
+        tx,
         {"account": account, "key": key, "until": until, "reason": reason, "must_probe": must_probe, "now": now},
     )
 
 
-_HOLD: Final = text(
+_HOLD: Final = Statement(
     """
     INSERT INTO upstream_keys AS k (account, fingerprint, held_until, hold_reason, must_probe, updated_at)
     VALUES (:account, :key, :until, :reason, :must_probe, :now)
@@ -66,13 +67,13 @@ async def record_failure(
 
     One that is held so already is held on by a failed `probe` only: jobs that were under way when it began say nothing new.
     """
-    await tx.execute(
-        _RECORD_FAILURE,
+    await _RECORD_FAILURE.fetch(
+        tx,
         {"account": account, "key": key, "probe": probe, "until": until, "reason": reason, "now": now},
     )
 
 
-_RECORD_FAILURE: Final = text(
+_RECORD_FAILURE: Final = Statement(
     """
     INSERT INTO upstream_keys AS k
         (account, fingerprint, failure_count, held_until, hold_reason, must_probe, updated_at)

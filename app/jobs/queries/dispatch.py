@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db import AnyRow
 from app.models.jobs import IN_FLIGHT
+from app.statements import Statement
 
 
 async def lock_dispatchable(
@@ -47,10 +48,10 @@ async def lock_dispatchable(
         "now": now,
         "ambiguous_after": ambiguous_after,
     }
-    return (await tx.execute(_LOCK_DISPATCHABLE, parameters)).all()
+    return await _LOCK_DISPATCHABLE.fetch(tx, parameters)
 
 
-_LOCK_DISPATCHABLE: Final = text(
+_LOCK_DISPATCHABLE: Final = Statement(
     f"""
     WITH load AS (
         SELECT team_id, count(*) AS running FROM jobs
@@ -113,8 +114,8 @@ async def lease_jobs(tx: AsyncConnection, sendings: Sequence[Sending], *, now: d
     """Freeze the wire and take the lease, before anything is sent: from this commit on the job may have been received."""
     if not sendings:
         return
-    await tx.execute(
-        _LEASE,
+    await _LEASE.fetch(
+        tx,
         {
             "now": now,
             "until": until,
@@ -128,7 +129,7 @@ async def lease_jobs(tx: AsyncConnection, sendings: Sequence[Sending], *, now: d
     )
 
 
-_LEASE: Final = text(
+_LEASE: Final = Statement(
     """
     UPDATE jobs SET
         lease_token = new.lease, dispatch_at = :until, dispatch_count = jobs.dispatch_count + 1,
@@ -158,18 +159,8 @@ async def release_jobs(tx: AsyncConnection, releases: Sequence[Release], *, now:
     """Give up the leases of jobs that this transaction holds locked; they are due again at their time."""
     if not releases:
         return
-    await tx.execute(
-        text(
-            """
-            UPDATE jobs SET
-                lease_token = NULL, dispatch_at = done.due_at, updated_at = :now,
-                ambiguous_since = CASE WHEN done.unsent THEN NULL ELSE ambiguous_since END,
-                ambiguous_by = CASE WHEN done.unsent THEN NULL ELSE ambiguous_by END
-            FROM unnest(CAST(:ids AS uuid[]), CAST(:due_ats AS timestamptz[]), CAST(:unsents AS boolean[]))
-                AS done (id, due_at, unsent)
-            WHERE jobs.id = done.id
-            """
-        ),
+    await _RELEASE.fetch(
+        tx,
         {
             "now": now,
             "ids": [release.id for release in releases],
@@ -177,6 +168,19 @@ async def release_jobs(tx: AsyncConnection, releases: Sequence[Release], *, now:
             "unsents": [release.unsent for release in releases],
         },
     )
+
+
+_RELEASE: Final = Statement(
+    """
+    UPDATE jobs SET
+        lease_token = NULL, dispatch_at = done.due_at, updated_at = :now,
+        ambiguous_since = CASE WHEN done.unsent THEN NULL ELSE ambiguous_since END,
+        ambiguous_by = CASE WHEN done.unsent THEN NULL ELSE ambiguous_by END
+    FROM unnest(CAST(:ids AS uuid[]), CAST(:due_ats AS timestamptz[]), CAST(:unsents AS boolean[]))
+        AS done (id, due_at, unsent)
+    WHERE jobs.id = done.id
+    """
+)
 
 
 async def record_refusals(tx: AsyncConnection, refusals: Mapping[UUID, Mapping[str, Any]]) -> None:

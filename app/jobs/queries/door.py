@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.db import AnyRow, recordset
 from app.jobs.queries.reading import ANNOUNCED_COLUMNS
 from app.jobs.states import JobState
+from app.statements import Statement
 
 
 class ObservedRow(msgspec.Struct, frozen=True):
@@ -31,10 +32,10 @@ class ObservedRow(msgspec.Struct, frozen=True):
 
 async def lock_jobs(tx: AsyncConnection, job_ids: Sequence[UUID]) -> Sequence[AnyRow]:
     """Lock jobs by id, in that order. The columns are in the order in which `observe` takes them."""
-    return (await tx.execute(_LOCK, {"ids": job_ids})).all()
+    return await _LOCK.fetch(tx, {"ids": job_ids})
 
 
-_LOCK: Final = text(
+_LOCK: Final = Statement(
     """
     SELECT id, jobs.operation, p50_seconds, p95_seconds, p99_seconds,
         status, progress, error, error_code, credit_cost, completed_at, concluded_by, upstream_id,
@@ -54,7 +55,7 @@ async def update_observed(tx: AsyncConnection, rows: Sequence[ObservedRow], *, n
     if not rows:
         return {}
     parameters = {"now": now, "ids": [row.id for row in rows], "rows": recordset([_flat(row) for row in rows])}
-    written = await tx.execute(_UPDATE_OBSERVED, parameters)
+    written = await _UPDATE_OBSERVED.fetch(tx, parameters)
     return {row.id: row for row in written}
 
 
@@ -62,7 +63,7 @@ def _flat(row: ObservedRow) -> dict[str, Any]:
     return {**asdict(row), **asdict(row.state), "settled": row.state.settled, "state": None}
 
 
-_UPDATE_OBSERVED: Final = text(
+_UPDATE_OBSERVED: Final = Statement(
     f"""
     WITH written AS (
         UPDATE jobs SET

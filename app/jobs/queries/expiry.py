@@ -7,19 +7,19 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db import AnyRow
 from app.models.jobs import IN_FLIGHT
+from app.statements import Statement
 
 
 async def list_hopeless(
     tx: AsyncConnection, *, unsent_before: datetime, ambiguous_before: datetime, accepted_before: datetime, limit: int
 ) -> list[UUID]:
     """Unlocked jobs that wait for too long to be sent, for word of their submission, or for their end."""
-    rows = await tx.execute(
-        _LIST_HOPELESS,
+    rows = await _LIST_HOPELESS.fetch(
+        tx,
         {
             "unsent_before": unsent_before,
             "ambiguous_before": ambiguous_before,
@@ -30,7 +30,7 @@ async def list_hopeless(
     return [row.id for row in rows]
 
 
-_LIST_HOPELESS: Final = text(
+_LIST_HOPELESS: Final = Statement(
     f"""
     SELECT id FROM jobs
     WHERE dispatch_at IS NOT NULL
@@ -45,11 +45,10 @@ _LIST_HOPELESS: Final = text(
 
 async def tell_overdue(tx: AsyncConnection, now: datetime, *, limit: int) -> Sequence[AnyRow]:
     """Mark jobs that take longer than 99 in 100 of their model as told of, and return them: each once."""
-    rows = await tx.execute(_TELL_OVERDUE, {"now": now, "limit": limit})
-    return rows.all()
+    return await _TELL_OVERDUE.fetch(tx, {"now": now, "limit": limit})
 
 
-_TELL_OVERDUE: Final = text(
+_TELL_OVERDUE: Final = Statement(
     """
     UPDATE jobs SET overdue_told = true
     WHERE id IN (

@@ -11,6 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db import AnyRow
+from app.statements import Statement
 
 
 async def claim_polls(
@@ -20,11 +21,10 @@ async def claim_polls(
 
     With `only`, that one job, due or not.
     """
-    rows = await tx.execute(_CLAIM, {"account": account, "limit": limit, "now": now, "until": until, "only": only})
-    return rows.all()
+    return await _CLAIM.fetch(tx, {"account": account, "limit": limit, "now": now, "until": until, "only": only})
 
 
-_CLAIM: Final = text(
+_CLAIM: Final = Statement(
     """
     UPDATE jobs SET poll_at = :until, poll_count = poll_count + 1
     WHERE id IN (
@@ -40,12 +40,12 @@ _CLAIM: Final = text(
 
 async def release_polls(tx: AsyncConnection, claims: Sequence[tuple[UUID, datetime]], *, due_at: datetime) -> None:
     """Give back jobs whose question came to nothing, by the ends of their claims, unless somebody moved their poll."""
-    await tx.execute(
-        _RELEASE, {"ids": [claim[0] for claim in claims], "untils": [claim[1] for claim in claims], "due_at": due_at}
+    await _RELEASE.fetch(
+        tx, {"ids": [claim[0] for claim in claims], "untils": [claim[1] for claim in claims], "due_at": due_at}
     )
 
 
-_RELEASE: Final = text(
+_RELEASE: Final = Statement(
     """
     WITH locked AS (
         SELECT jobs.id FROM jobs

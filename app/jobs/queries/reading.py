@@ -6,10 +6,10 @@ from collections.abc import Collection
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db import AnyRow
+from app.statements import Statement
 
 JOB_COLUMNS: Final = """id, operation, model, status, progress, error, error_code, credit_cost, created_at, completed_at,
     retry_of, upstream_account, CAST(result AS text), CAST(input AS text), CAST(metadata AS text),
@@ -38,7 +38,7 @@ ANNOUNCED_COLUMNS: Final = f"{JOB_COLUMNS}, team_id, key_id, callback, refusal I
 OVERDUE: Final = "overdue_at <= :now AND completed_at IS NULL"
 """Which jobs take longer than they should; the first half is what the index on them needs."""
 
-_FIND: Final = text(
+_FIND: Final = Statement(
     f"""
     SELECT {JOB_COLUMNS}, team_id FROM jobs WHERE id = ANY(CAST(:ids AS uuid[]))
     """  # noqa: S608 - the only part put in is a constant of ours
@@ -47,10 +47,10 @@ _FIND: Final = text(
 
 async def find_jobs(connection: AsyncConnection, job_ids: Collection[UUID]) -> dict[UUID, AnyRow]:
     """Those of these jobs that there are, of whichever team."""
-    return {row.id: row for row in await connection.execute(_FIND, {"ids": list(job_ids)})}
+    return {row.id: row for row in await _FIND.fetch(connection, {"ids": list(job_ids)})}
 
 
-_MODELS: Final = text(
+_MODELS: Final = Statement(
     """
     SELECT DISTINCT found.model
     FROM teams CROSS JOIN LATERAL (
@@ -70,4 +70,4 @@ _MODELS: Final = text(
 
 async def list_models(connection: AsyncConnection, team_id: UUID | None) -> list[str]:
     """The models a team has used, or with None all teams: one step through the index for each, however many jobs."""
-    return [row.model for row in await connection.execute(_MODELS, {"team_id": team_id})]
+    return [row.model for row in await _MODELS.fetch(connection, {"team_id": team_id})]

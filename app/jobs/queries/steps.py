@@ -8,11 +8,11 @@ from typing import Any, Final, Literal
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
 from app.db import recordset
+from app.statements import Statement
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,10 +30,10 @@ async def insert_steps(tx: AsyncConnection, steps: Sequence[Step]) -> None:
     """Keep steps, in the transaction that makes them true."""
     if not steps:
         return
-    await tx.execute(_INSERT, {"rows": recordset(steps)})
+    await _INSERT.fetch(tx, {"rows": recordset(steps)})
 
 
-_INSERT: Final = text(
+_INSERT: Final = Statement(
     """
     INSERT INTO steps (id, job_id, at, kind, source, data)
     SELECT id, job_id, at, kind, source, data

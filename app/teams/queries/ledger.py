@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
 from app.db import AnyRow, recordset
+from app.statements import Statement
 
 HISTORY: Final = 20
 """So many completed jobs of a model say what the next one costs: as much as the dearest of them."""
@@ -47,27 +48,27 @@ async def lock_balances(tx: AsyncConnection, team_ids: Collection[UUID], month: 
     Teams of test keys have none, whatever somebody set: what they do costs nothing.
     """
     parameters = {"team_ids": list(team_ids), "month": month}
-    limited = (await tx.execute(_LIST_LIMITED, parameters)).all()
+    limited = await _LIST_LIMITED.fetch(tx, parameters)
     if not limited:
         return []
-    await tx.execute(_INSERT_BALANCES, {"team_ids": [row.id for row in limited], "month": month})
-    return (await tx.execute(_LOCK_BALANCES, parameters)).all()
+    await _INSERT_BALANCES.fetch(tx, {"team_ids": [row.id for row in limited], "month": month})
+    return await _LOCK_BALANCES.fetch(tx, parameters)
 
 
-_LIST_LIMITED: Final = text(
+_LIST_LIMITED: Final = Statement(
     """
     SELECT id FROM teams
     WHERE id = ANY(CAST(:team_ids AS uuid[])) AND monthly_credits IS NOT NULL AND test_of IS NULL ORDER BY id
     """
 )
-_INSERT_BALANCES: Final = text(
+_INSERT_BALANCES: Final = Statement(
     """
     INSERT INTO balances (team_id, month)
     SELECT id, :month FROM unnest(CAST(:team_ids AS uuid[])) AS team (id) ORDER BY id
     ON CONFLICT DO NOTHING
     """
 )
-_LOCK_BALANCES: Final = text(
+_LOCK_BALANCES: Final = Statement(
     """
     SELECT team_id, reserved, spent, monthly_credits AS budget
     FROM balances JOIN teams ON teams.id = team_id
@@ -83,7 +84,7 @@ async def estimate(
     """What a job of each operation and model will cost: by its own history, else by the upstream's list, else `default`."""
     operations, names = [operation for operation, _ in models], [model for _, model in models]
     asked = {"account": account, "operations": operations, "models": names, "history": HISTORY}
-    rows = await tx.execute(_ESTIMATE, asked)
+    rows = await _ESTIMATE.fetch(tx, asked)
     return {(row.operation, row.model): _whole(row.dearest, row.listed, default) for row in rows}
 
 
@@ -93,7 +94,7 @@ def _whole(dearest: int | None, listed: float | None, default: int) -> int:
     return default if listed is None else math.ceil(listed)
 
 
-_ESTIMATE: Final = text(
+_ESTIMATE: Final = Statement(
     """
     SELECT operation, model,
         (
@@ -128,8 +129,8 @@ async def insert_reserves(
     """Enter reserves of balances that are locked; return those balances as they are then."""
     if not reserves:
         return []
-    rows = await tx.execute(
-        _INSERT_RESERVES,
+    return await _INSERT_RESERVES.fetch(
+        tx,
         {
             "now": now,
             "month": month,
@@ -141,13 +142,12 @@ async def insert_reserves(
             "credits": [each.credits for each in reserves],
         },
     )
-    return rows.all()
 
 
 _BALANCE: Final = """balances.team_id, balances.month, balances.reserved, balances.spent, balances.told,
         (SELECT monthly_credits FROM teams WHERE teams.id = balances.team_id) AS budget"""
 
-_INSERT_RESERVES: Final = text(
+_INSERT_RESERVES: Final = Statement(
     f"""
     WITH entered AS (
         INSERT INTO ledger (id, at, team_id, month, job_id, operation, model, kind, reserved_change, spent_change)
@@ -174,11 +174,10 @@ async def insert_endings(tx: AsyncConnection, jobs: Sequence[Ended], *, now: dat
     The jobs are held by this transaction. The balances are locked in order of team and month.
     """
     parameters = {"now": now, "rows": recordset(jobs), "job_ids": [each.job_id for each in jobs]}
-    rows = await tx.execute(_INSERT_ENDINGS, parameters)
-    return rows.all()
+    return await _INSERT_ENDINGS.fetch(tx, parameters)
 
 
-_INSERT_ENDINGS: Final = text(
+_INSERT_ENDINGS: Final = Statement(
     f"""
     WITH ended AS (
         SELECT * FROM json_to_recordset(CAST(:rows AS json)) AS ended (id uuid, job_id uuid, team_id uuid, operation text,
@@ -215,10 +214,10 @@ async def mark_told(tx: AsyncConnection, thresholds: Mapping[tuple[UUID, date], 
         "months": [month for _, month in thresholds],
         "thresholds": list(thresholds.values()),
     }
-    await tx.execute(_MARK_TOLD, parameters)
+    await _MARK_TOLD.fetch(tx, parameters)
 
 
-_MARK_TOLD: Final = text(
+_MARK_TOLD: Final = Statement(
     """
     UPDATE balances SET told = new.threshold
     FROM unnest(CAST(:team_ids AS uuid[]), CAST(:months AS date[]), CAST(:thresholds AS integer[]))
