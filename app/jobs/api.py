@@ -98,10 +98,11 @@ async def get_job(request: Request) -> Response:
     async def identify() -> Caller:
         return await caller(request, "read", "ops")
 
-    await identify()
-    wait_seconds = _wait_seconds(request.query_params.get("wait", "0"))
+    who = await identify()
+    # There is seldom a query, and the framework takes an empty one apart as well.
+    wait_seconds = _wait_seconds(request.query_params.get("wait", "0")) if request.scope["query_string"] else 0
     job_id = request.path_params["job_id"]
-    job = await reading.get_job(context(request), identify, job_id, wait_seconds=wait_seconds)
+    job = await reading.get_job(context(request), who, job_id, identify=identify, wait_seconds=wait_seconds)
     return tagged_response(request, job)
 
 
@@ -203,7 +204,9 @@ async def _tell(request: Request, job_id: UUID, status: Status, wish: Wish) -> R
         return await caller(request, "submit", "read", "ops")
 
     ctx = context(request)
-    job = await reading.get_job(ctx, identify, str(job_id), wait_seconds=wish.wait_seconds, enough=wish.is_granted)
+    job = await reading.get_job(
+        ctx, await identify(), str(job_id), identify=identify, wait_seconds=wish.wait_seconds, enough=wish.is_granted
+    )
     return await waiting.answer(ctx, job, wish)
 
 

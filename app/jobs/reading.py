@@ -39,9 +39,10 @@ def is_over(row: AnyRow) -> bool:
 
 async def get_job(
     ctx: Context,
-    identify: Callable[[], Awaitable[Caller]],
+    caller: Caller,
     job_id: str,
     *,
+    identify: Callable[[], Awaitable[Caller]],
     wait_seconds: float = 0,
     enough: Callable[[AnyRow], bool] = is_over,
 ) -> dict[str, Any]:
@@ -52,22 +53,26 @@ async def get_job(
     """
     uuid = parse_id(job_id, "Job")
     if wait_seconds <= 0:
-        return await show(ctx, await identify(), uuid)
+        return await show(ctx, caller, uuid)
     end = asyncio.get_running_loop().time() + wait_seconds
     with ctx.notify.listening(f"job:{uuid}") as nudged:
         while True:
             nudged.clear()
-            caller = await identify()
             row = await find_visible(ctx, caller, uuid)
             left = end - asyncio.get_running_loop().time()
             if enough(row) or left <= 0 or ctx.closing.is_set():
-                return shape_job(row, await view(ctx))
+                return await _shape(ctx, row)
             await wait(nudged, min(left, LOOK_AGAIN_SECONDS))
+            caller = await identify()
 
 
 async def show(ctx: Context, caller: Caller, job_id: UUID) -> dict[str, Any]:
     """One job that the caller may see, as it is now. Raises NotFound."""
-    return shape_job(await find_visible(ctx, caller, job_id), await view(ctx))
+    return await _shape(ctx, await find_visible(ctx, caller, job_id))
+
+
+async def _shape(ctx: Context, row: AnyRow) -> dict[str, Any]:
+    return shape_job(row, await view(ctx) if row.files else View(ctx.now()))
 
 
 async def find_visible(ctx: Context, caller: Caller, job_id: UUID) -> AnyRow:
