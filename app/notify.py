@@ -52,8 +52,8 @@ class Notifier:
 
     def nudge(self, topics: Collection[str]) -> None:
         """Wake whoever listens to these topics, here and elsewhere. Call it after the commit."""
-        for topic in topics:
-            self._unsent[topic] = None
+        if topics:
+            self._unsent.update(dict.fromkeys(topics))
             self._something_unsent.set()
         self.wake(topics)
 

@@ -126,9 +126,9 @@ def team_of(payload: Mapping[str, Any]) -> str | None:
 
 def _status(payload: Mapping[str, Any]) -> Status | None:
     said = payload.get("status")
-    for known in STATUSES:
-        if isinstance(said, str) and said.upper() == known:
-            return known
+    known = said.upper() if isinstance(said, str) else None
+    if known in STATUSES:
+        return known
     event = payload.get("event")
     return _STATUS_OF_EVENT.get(event) if isinstance(event, str) and said is None else None
 

@@ -48,7 +48,7 @@ async def publish(ctx: Context, tx: AsyncConnection, news: Sequence[News]) -> No
     if not news:
         return
     now = ctx.now()
-    listening = await list_listening(tx, {one.facts.team_id for one in news})
+    listening = [(filter_of(row), row) for row in await list_listening(tx, {one.facts.team_id for one in news})]
     events = [new_event(one, now) for one in news]
     deliveries = [each for one, event in zip(news, events, strict=True) for each in _due(one, event, listening, now)]
     await insert_deliveries(tx, deliveries, now)
@@ -98,9 +98,9 @@ def delivery_of(event: NewEvent, subscription: AnyRow, due_at: datetime | None, 
     )
 
 
-def _due(one: News, event: NewEvent, listening: Iterable[AnyRow], now: datetime) -> list[NewDelivery]:
+def _due(one: News, event: NewEvent, listening: Iterable[tuple[Wanted, AnyRow]], now: datetime) -> list[NewDelivery]:
     """The deliveries of one event. For a subscription that is disabled they are kept, to be made when somebody asks."""
-    told = [row for row in listening if matches(filter_of(row), one.facts)]
+    told = [row for wanted, row in listening if matches(wanted, one.facts)]
     due = [
         delivery_of(event, row, None, status="undelivered", reason=DISABLED)
         if row.disabled
