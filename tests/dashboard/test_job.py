@@ -268,8 +268,8 @@ async def test_files_that_are_not_kept_are_told_of_with_the_reason(archive: Arch
         async def media() -> str:
             return region(await operator.read(f"/ops/jobs/{job_id}"), "media")
 
-        pending = await eventually(media, lambda html: "Attempt 2" in html)
-        assert re.search(r"Being kept …: .*404", text_of(pending))
+        pending = await eventually(media, lambda html: "404" in html)
+        assert re.search(r"Being kept …: .*404.* Attempt 2 ", text_of(pending))
         assert f'href="{gone}" rel="noreferrer noopener"' in pending
         await change(archive.service, "UPDATE files SET status = 'failed', due_at = NULL, lease_token = NULL")
         assert re.search(r"Could not be kept: .*404", text_of(await media()))

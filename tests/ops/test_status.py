@@ -292,7 +292,10 @@ async def test_a_key_is_held_until_its_time_then_probed_then_ready(quiet: Servic
 
 
 async def test_the_account_says_what_was_learned_of_it(quiet: Service, operator: Caller) -> None:
-    await quiet.caller.accepted(FLUX)  # makes the account's row
+    await quiet.caller.accepted(
+        FLUX
+    )  # makes the account's row; what its sending taught is written down after the answer
+    await eventually(lambda: stands(operator), lambda found: found["upstream"]["webhookField"] == "webhook_url")
     await change(
         quiet,
         """

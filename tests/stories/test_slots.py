@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from app.apiframe.signature import fingerprint
 from app.clock import SettableClock
 from app.jobs import dispatch, expire, upstream
 from app.simulator.server import RunningSimulator
@@ -25,6 +26,12 @@ async def notes(service: Service) -> list[str]:
     assert answer.status_code == 200
     degraded: list[str] = answer.json()["degraded"]
     return degraded
+
+
+async def holds(service: Service, key: str) -> list[Any]:
+    """The hold of an upstream key; it is written down after the answer that blames the key."""
+    found = "SELECT held_until FROM upstream_keys WHERE fingerprint = :name AND held_until IS NOT NULL"
+    return await service.rows(found, name=fingerprint(key))
 
 
 async def test_two_processes_together_never_exceed_the_cap(
@@ -190,7 +197,8 @@ async def test_a_refused_key_pauses_dispatch_and_fails_no_job(
         job_id = await broken.caller.accepted(FLUX)
         job = await broken.job(job_id)
         assert (job.status, job.ambiguous_since) == ("QUEUED", None)
-        await eventually(partial(notes, broken), lambda seen: any("paused" in note for note in seen))
+        await eventually(partial(holds, broken, wrong_key))
+        assert any("paused" in note for note in await notes(broken))
         assert await dispatch.run_once(broken.ctx) == 0
 
         mended = await serve(simulator, loops=False)
