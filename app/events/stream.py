@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any, Final, cast
 
 import structlog
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -80,9 +80,11 @@ class EventStream(Response):
         self._left = self._was_cut = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Tell until there is a reason to end."""
+        """Tell until there is a reason to end. Raises ClientDisconnect where the client is gone before that begins."""
         self._send, self._transport = send, _transport(receive)
         if self._transport is not None:
+            if self._transport.is_closing():
+                raise ClientDisconnect()
             self._transport.set_write_buffer_limits(high=CHUNK_BYTES)  # its own would be four times as much
         self._loop = asyncio.get_running_loop()
         began = self._checked_at = self._spoke_at = self._loop.time()

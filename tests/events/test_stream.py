@@ -16,10 +16,12 @@ import asyncpg
 import httpx
 import pytest
 from sqlalchemy import text
+from starlette.requests import ClientDisconnect, Request
 
 from app.clock import SettableClock
 from app.db import plain_url
 from app.events import stream, tail
+from app.events.feed import EventFilter
 from app.simulator.server import RunningSimulator
 from app.teams.keys import revoke_key
 from tests.harness import Caller, Service, eventually, held_job, refused, tell
@@ -262,6 +264,34 @@ async def test_a_client_that_left_is_noticed_at_once(quiet: Service, subscriber:
         began = time.monotonic()
         await followers(quiet, 0)
         assert time.monotonic() - began < 10
+
+
+async def test_a_client_that_left_before_its_stream_began_is_taken_for_gone(quiet: Service) -> None:
+    class Abandoned:
+        """A request whose client has closed the connection by now."""
+
+        def __init__(self, transport: asyncio.WriteTransport) -> None:
+            self.transport = transport
+
+        async def receive(self) -> dict[str, Any]:
+            return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        raise AssertionError(f"nobody is there to be sent {message}")
+
+    address = urlsplit(quiet.url)
+    _, writer = await asyncio.open_connection(address.hostname, address.port)
+    writer.close()
+    await writer.wait_closed()
+    scope: dict[str, Any] = {"type": "http", "app": quiet.server.config.app}
+
+    async def identify() -> Any:
+        raise AssertionError("it is not asked who somebody was")
+
+    following = stream.EventStream(Request(scope), identify, 0, EventFilter())
+    with pytest.raises(ClientDisconnect):
+        await following(scope, Abandoned(writer.transport).receive, send)
+    await followers(quiet, 0)
 
 
 async def test_a_client_that_does_not_read_is_cut_off_and_holds_up_nobody(
