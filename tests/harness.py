@@ -199,6 +199,12 @@ async def eventually(
         await asyncio.sleep(0.02)
 
 
+async def settled(service: Service) -> None:
+    """Return when what the service has begun beside its answers is done; of one without loops, nothing follows then."""
+    while tasks := set(service.ctx._tasks):
+        await asyncio.wait(tasks)
+
+
 async def tell(simulator: RunningSimulator, path: str, **body: Any) -> Any:
     """Steer the simulator without blocking this loop, which its webhooks may need."""
     return await asyncio.to_thread(simulator.tell, path, **body)
