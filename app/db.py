@@ -144,6 +144,7 @@ class Database:
         self._direct_url = plain_url(direct_url, "FRAMEHOOK_DIRECT_DATABASE_URL") if direct_url else self._url
         self.engine: AsyncEngine = create_async_engine(
             "postgresql+asyncpg://",
+            isolation_level="AUTOCOMMIT",
             # Unique statement names let transaction pooling share server connections (SQLAlchemy, asyncpg dialect).
             connect_args={
                 "async_creator_fn": self._connect,
@@ -155,7 +156,8 @@ class Database:
             pool_timeout=POOL_WAIT_SECONDS,
         )
         self.waited: Callable[[float], object] = lambda _seconds: None  # is told of each wait for a connection
-        self._autocommit = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+        # The same connections for whoever has SQLAlchemy begin and end transactions, as Alembic does.
+        self.transactional: AsyncEngine = self.engine.execution_options(isolation_level="READ COMMITTED")
 
     async def _connect(self, **options: Any) -> asyncpg.Connection:
         return await _undisturbed(
@@ -199,7 +201,7 @@ class Database:
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:
         """A connection for single statements, each its own transaction: one round trip instead of three."""
-        async with _Timed(self._autocommit.connect(), self.waited) as connection:
+        async with _Timed(self.engine.connect(), self.waited) as connection:
             if driver_of(connection).is_closed():
                 # PostgreSQL was away while it lay in the pool.
                 await connection.invalidate()

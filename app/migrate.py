@@ -59,7 +59,7 @@ async def _run(db: Database, step: Callable[[Config], None]) -> None:
 
     direct = db.direct()
     try:
-        async with direct.engine.begin() as connection:
+        async with direct.transactional.begin() as connection:
             await connection.run_sync(run)
     finally:
         await direct.close()

@@ -30,7 +30,7 @@ def migrate(connection: Connection) -> None:
 
 async def migrate_by_settings() -> None:
     """What a plain `alembic upgrade head` does."""
-    async with open_database(load_settings()) as database, database.engine.begin() as connection:
+    async with open_database(load_settings()) as database, database.transactional.begin() as connection:
         await connection.run_sync(migrate)
 
 

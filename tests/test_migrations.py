@@ -85,7 +85,7 @@ async def fingerprint(database: Database) -> list[Any]:
 async def test_the_migrations_make_what_the_models_say(database_url: str) -> None:
     database = Database(database_url, pool_size=2)
     try:
-        async with database.engine.connect() as connection:
+        async with database.transactional.connect() as connection:
             assert await connection.run_sync(differences) == []
             await connection.exec_driver_sql("ALTER TABLE jobs DROP COLUMN progress")
             assert len(await connection.run_sync(differences)) == 1, "the comparison sees nothing"

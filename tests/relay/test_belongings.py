@@ -178,12 +178,12 @@ async def test_what_is_taken_already_stays_with_its_owner(
 @asynccontextmanager
 async def table_away(service: Service) -> AsyncIterator[None]:
     """The table is not there, as where a migration is missing."""
-    async with service.ctx.db.engine.begin() as tx:
+    async with service.ctx.db.transactional.begin() as tx:
         await tx.exec_driver_sql("ALTER TABLE belongings RENAME TO away")
     try:
         yield
     finally:
-        async with service.ctx.db.engine.begin() as tx:
+        async with service.ctx.db.transactional.begin() as tx:
             await tx.exec_driver_sql("ALTER TABLE away RENAME TO belongings")
 
 
