@@ -55,6 +55,22 @@ async def test_a_statement_is_prepared_once_on_a_connection(database: Database) 
             assert told.scalar_one() == 1
 
 
+async def test_what_is_planned_once_is_not_compiled_and_ends_with_its_transaction(database: Database) -> None:
+    """Up to PostgreSQL 17, a plan that has to do what is discouraged looks dear enough to be compiled each time."""
+
+    async def settings() -> dict[str, str]:
+        named = text("SELECT name, setting FROM pg_settings WHERE name IN ('jit', 'plan_cache_mode', 'enable_seqscan')")
+        return {row.name: row.setting for row in await tx.execute(named)}
+
+    async with database.transaction() as tx:
+        usual = await settings()
+    async with database.transaction(plans_once=True) as tx:
+        within = await settings()
+    async with database.transaction() as tx:
+        assert await settings() == usual
+    assert within == {"jit": "off", "plan_cache_mode": "force_generic_plan", "enable_seqscan": "off"} != usual
+
+
 async def test_what_raises_is_undone_whoever_ran_it(database: Database) -> None:
     async def add(failures: int) -> None:
         async with database.transaction() as tx:
