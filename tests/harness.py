@@ -178,10 +178,10 @@ class _GivenUp(Exception):
 
 
 @asynccontextmanager
-async def given_up(database: Database) -> AsyncIterator[AsyncConnection]:
+async def given_up(database: Database, *, plans_once: bool = False) -> AsyncIterator[AsyncConnection]:
     """A transaction that comes to nothing: it is rolled back at the end of the block."""
     with suppress(_GivenUp):
-        async with database.transaction() as tx:
+        async with database.transaction(plans_once=plans_once) as tx:
             yield tx
             raise _GivenUp
 

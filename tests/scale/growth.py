@@ -103,9 +103,9 @@ def _claims(service: Service) -> dict[str, Look]:
     now, until = ctx.now(), ctx.now() + timedelta(minutes=1)
 
     async def deliveries() -> None:
-        async with given_up(ctx.db) as tx:
+        async with given_up(ctx.db, plans_once=True) as tx:
             nothing: Mapping[str, int] = {}
-            leased = await sending.lease_due(
+            await sending.lease_due(
                 tx,
                 retrying=False,
                 places=400,
@@ -115,7 +115,6 @@ def _claims(service: Service) -> dict[str, Look]:
                 now=now,
                 until=until,
             )
-            await sending.list_claimed(tx, [row.id for row in leased])
 
     async def jobs() -> None:
         async with given_up(ctx.db) as tx:

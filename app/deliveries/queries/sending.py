@@ -12,7 +12,7 @@ import msgspec
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.db import AnyRow
+from app.db import AnyRow, recordset
 from app.statements import Statement
 
 
@@ -60,11 +60,11 @@ async def lease_due(
     now: datetime,
     until: datetime,
 ) -> Sequence[AnyRow]:
-    """Lease deliveries that are due: (id, target, offered). Every target in turn, as long as it has room left.
+    """Lease deliveries that are due, and return them as `list_claimed` does. Every target in turn, as long as it has room.
 
     `rooms` says how many more some targets may have, for all others there are `places_per_target`; `allowed` says how many
-    more a target with a rate limit may have, and one that has such a limit and is not named may have none now. `offered` is
-    what a target could have had, by all of this and as its share of `places`.
+    more a target with a rate limit may have, and one that has such a limit and is not named may have none now. `offered`,
+    besides, is what a target could have had, by all of this and as its share of `places`.
     """
     parameters = {
         "retrying": retrying,
@@ -80,8 +80,20 @@ async def lease_due(
     return await _LEASE_DUE.fetch(tx, parameters)
 
 
+_CLAIMED: Final = """d.id AS delivery_id, d.lease_token, d.event_id, d.event_type, d.attempt_count, d.retrying, d.target,
+        d.subscription_id, d.team_id, d.job_id, e.id, e.sequence, e.at, e.type, CAST(e.data AS text) AS data,
+        coalesce(s.url, d.callback_url) AS url, s.secret, s.previous_secret, s.previous_secret_until, s.headers,
+        s.disabled_at IS NOT NULL AS disabled, s.deleted_at IS NOT NULL AS deleted, d.due_at AS leased_until, k.key_hash,
+        j.completed_at IS NOT NULL AS job_is_over"""
+
+_ALL_OF_IT: Final = """
+    LEFT JOIN events e ON e.id = d.event_id AND e.at = d.event_at
+    LEFT JOIN subscriptions s ON s.id = d.subscription_id
+    LEFT JOIN api_keys k ON k.id = d.callback_key_id
+    LEFT JOIN jobs j ON j.id = d.job_id AND d.callback_url IS NOT NULL"""
+
 _LEASE_DUE: Final = Statement(
-    """
+    f"""
     WITH RECURSIVE waiting AS (
         (SELECT target FROM deliveries WHERE due_at IS NOT NULL AND retrying = :retrying ORDER BY target LIMIT 1)
         UNION ALL
@@ -102,7 +114,8 @@ _LEASE_DUE: Final = Statement(
         LEFT JOIN unnest(CAST(:allowed_targets AS text[]), CAST(:allowed_counts AS integer[])) AS allowed (target, count)
             ON allowed.target = waiting.target
         LEFT JOIN subscriptions limited
-            ON CAST(limited.id AS text) = waiting.target AND limited.rate_per_minute IS NOT NULL
+            ON limited.id = CASE WHEN waiting.target NOT LIKE 'callback %' THEN CAST(waiting.target AS uuid) END
+            AND limited.rate_per_minute IS NOT NULL
             AND limited.disabled_at IS NULL AND limited.deleted_at IS NULL
         WHERE waiting.target IS NOT NULL
     ), share AS (
@@ -119,11 +132,13 @@ _LEASE_DUE: Final = Statement(
         ) AS due
     ), chosen AS (
         SELECT id, offered FROM locked ORDER BY turn, due_at, id LIMIT :places
+    ), leased AS (
+        UPDATE deliveries SET lease_token = gen_random_uuid(), due_at = :until
+        FROM chosen WHERE deliveries.id = chosen.id
+        RETURNING deliveries.*, offered
     )
-    UPDATE deliveries SET lease_token = gen_random_uuid(), due_at = :until
-    FROM chosen WHERE deliveries.id = chosen.id
-    RETURNING deliveries.id, target, offered
-    """
+    SELECT {_CLAIMED}, offered FROM leased d {_ALL_OF_IT} ORDER BY d.id
+    """  # noqa: S608 - the parts put in are constants of ours
 )
 
 
@@ -133,20 +148,7 @@ async def list_claimed(tx: AsyncConnection, delivery_ids: Collection[UUID]) -> S
 
 
 _LIST_CLAIMED: Final = Statement(
-    """
-    SELECT d.id AS delivery_id, d.lease_token, d.event_id, d.event_type, d.attempt_count, d.retrying, d.target,
-        d.subscription_id, d.team_id, d.job_id, e.id, e.sequence, e.at, e.type, CAST(e.data AS text) AS data,
-        coalesce(s.url, d.callback_url) AS url, s.secret, s.previous_secret, s.previous_secret_until, s.headers,
-        s.disabled_at IS NOT NULL AS disabled, s.deleted_at IS NOT NULL AS deleted, d.due_at AS leased_until, k.key_hash,
-        j.completed_at IS NOT NULL AS job_is_over
-    FROM deliveries d
-    LEFT JOIN events e ON e.id = d.event_id AND e.at = d.event_at
-    LEFT JOIN subscriptions s ON s.id = d.subscription_id
-    LEFT JOIN api_keys k ON k.id = d.callback_key_id
-    LEFT JOIN jobs j ON j.id = d.job_id AND d.callback_url IS NOT NULL
-    WHERE d.id = ANY(CAST(:ids AS uuid[]))
-    ORDER BY d.id
-    """
+    f"SELECT {_CLAIMED} FROM deliveries d {_ALL_OF_IT} WHERE d.id = ANY(CAST(:ids AS uuid[])) ORDER BY d.id"  # noqa: S608
 )
 
 
@@ -170,8 +172,7 @@ _LIST_HEALTH: Final = Statement(_HEALTH)
 _LOCK_SUBSCRIPTIONS: Final = Statement(f"{_HEALTH} ORDER BY id FOR NO KEY UPDATE")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """What becomes of a delivery after so many attempts: it ends with a status and a reason, or is due again at a time.
 
     It is what its lease's holder says, and only that one may.
@@ -192,28 +193,15 @@ async def record_outcomes(tx: AsyncConnection, outcomes: Sequence[Outcome], now:
     """
     if not outcomes:
         return set()
-    rows = await _RECORD_OUTCOMES.fetch(
-        tx,
-        {
-            "now": now,
-            "ids": [one.id for one in outcomes],
-            "lease_tokens": [one.lease_token for one in outcomes],
-            "statuses": [one.status for one in outcomes],
-            "reasons": [one.reason for one in outcomes],
-            "due_ats": [one.due_at for one in outcomes],
-            "attempt_counts": [one.attempt_count for one in outcomes],
-        },
-    )
-    return {row.id for row in rows}
+    parameters = {"now": now, "ids": [one.id for one in outcomes], "rows": recordset(outcomes)}
+    return {row.id for row in await _RECORD_OUTCOMES.fetch(tx, parameters)}
 
 
 _RECORD_OUTCOMES: Final = Statement(
     """
     WITH done AS (
-        SELECT * FROM unnest(
-            CAST(:ids AS uuid[]), CAST(:lease_tokens AS uuid[]), CAST(:statuses AS text[]), CAST(:reasons AS text[]),
-            CAST(:due_ats AS timestamptz[]), CAST(:attempt_counts AS integer[])
-        ) AS done (id, lease_token, status, reason, due_at, attempt_count)
+        SELECT * FROM json_to_recordset(CAST(:rows AS json)) AS done (id uuid, lease_token uuid, status text, reason text,
+            due_at timestamptz, attempt_count integer)
     ), locked AS (
         SELECT id, lease_token FROM deliveries WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id FOR UPDATE
     ), ours AS (
@@ -228,8 +216,7 @@ _RECORD_OUTCOMES: Final = Statement(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttemptRow:
+class AttemptRow(msgspec.Struct, frozen=True, kw_only=True):
     """One HTTP try as it is kept."""
 
     id: UUID
@@ -249,34 +236,18 @@ async def insert_attempts(tx: AsyncConnection, attempts: Sequence[AttemptRow]) -
     """Keep attempts; retention drops them by the day."""
     if not attempts:
         return
-    await _INSERT_ATTEMPTS.fetch(
-        tx,
-        {
-            "ids": [one.id for one in attempts],
-            "delivery_ids": [one.delivery_id for one in attempts],
-            "ats": [one.at for one in attempts],
-            "numbers": [one.number for one in attempts],
-            "seconds": [one.seconds for one in attempts],
-            "statuses": [one.status for one in attempts],
-            "errors": [one.error for one in attempts],
-            "addresses": [one.address for one in attempts],
-            "headers": [msgspec.json.encode(one.request_headers).decode() for one in attempts],
-            "bodies": [one.response_body for one in attempts],
-            "next_ats": [one.next_at for one in attempts],
-        },
-    )
+    await _INSERT_ATTEMPTS.fetch(tx, {"rows": recordset(attempts)})
 
 
 _INSERT_ATTEMPTS: Final = Statement(
     """
     INSERT INTO attempts (id, delivery_id, at, number, seconds, status, error, address, request_headers, response_body,
         next_at)
-    SELECT id, delivery_id, at, number, seconds, status, error, address, CAST(headers AS jsonb), body, next_at
-    FROM unnest(
-        CAST(:ids AS uuid[]), CAST(:delivery_ids AS uuid[]), CAST(:ats AS timestamptz[]), CAST(:numbers AS integer[]),
-        CAST(:seconds AS float[]), CAST(:statuses AS smallint[]), CAST(:errors AS text[]), CAST(:addresses AS text[]),
-        CAST(:headers AS text[]), CAST(:bodies AS bytea[]), CAST(:next_ats AS timestamptz[])
-    ) AS new (id, delivery_id, at, number, seconds, status, error, address, headers, body, next_at)
+    SELECT id, delivery_id, at, number, seconds, status, error, address, request_headers, decode(response_body, 'base64'),
+        next_at
+    FROM json_to_recordset(CAST(:rows AS json)) AS new (id uuid, delivery_id uuid, at timestamptz, number integer,
+        seconds double precision, status smallint, error text, address text, request_headers jsonb, response_body text,
+        next_at timestamptz)
     ON CONFLICT (delivery_id, at, id) DO NOTHING
     """
 )
