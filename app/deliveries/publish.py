@@ -45,14 +45,19 @@ async def publish(ctx: Context, tx: AsyncConnection, news: Sequence[News]) -> No
 
     Nudge `TOPICS` after the commit.
     """
+    await append(tx, await make_deliveries(ctx, tx, news))
+
+
+async def make_deliveries(ctx: Context, tx: AsyncConnection, news: Sequence[News]) -> list[NewEvent]:
+    """Make the deliveries of news, and return the events, which are to be appended as the last act of the transaction."""
     if not news:
-        return
+        return []
     now = ctx.now()
     listening = [(filter_of(row), row) for row in await list_listening(tx, {one.facts.team_id for one in news})]
     events = [new_event(one, now) for one in news]
     deliveries = [each for one, event in zip(news, events, strict=True) for each in _due(one, event, listening, now)]
     await insert_deliveries(tx, deliveries, now)
-    await append(tx, events)
+    return events
 
 
 TOPICS = ("events", "deliver")

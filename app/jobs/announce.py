@@ -13,21 +13,40 @@ from app.clock import timestamp
 from app.context import SANDBOX, Context
 from app.db import AnyRow
 from app.deliveries.filters import Facts
-from app.deliveries.publish import Callback, News, publish
+from app.deliveries.publish import Callback, News, make_deliveries, publish
+from app.events.queries import append
 from app.jobs.observe import Observed
 from app.jobs.outputs import shape_unkept
 from app.jobs.queries.archiving import list_announced, mark_told
 from app.jobs.reading import View, shape_job, view
 from app.jobs.states import JobState
-from app.teams.ledger import Crossing
+from app.teams.ledger import Crossing, month_of, settle
+from app.teams.queries.ledger import Ended
 
 
 async def announce(ctx: Context, tx: AsyncConnection, observed: Collection[Observed]) -> None:
-    """Publish what observations made true. The last statements of the transaction that observed them."""
+    """Settle what ended, and publish what observations made true. The last statements of the transaction that observed.
+
+    From settling to the commit nobody else can settle a job of the same team, so little is done in between.
+    """
     seen = View(ctx.now())
     told = [(fact, one.job, one.after) for one in observed for fact in one.facts if one.job is not None]
-    news = [_news(fact, job, _shape(job, state, seen)) for fact, job, state in told]
-    await publish(ctx, tx, news + _thresholds(one.crossing for one in observed if one.crossing is not None))
+    events = await make_deliveries(ctx, tx, [_news(fact, job, _shape(job, state, seen)) for fact, job, state in told])
+    ended = {one.seen.job_id: one.job for one in observed if one.ended and one.job is not None}
+    crossings = await settle(tx, [_bill(job) for job in ended.values()], ctx.now())
+    await append(tx, events + await make_deliveries(ctx, tx, _thresholds(crossings)))
+
+
+def _bill(job: AnyRow) -> Ended:
+    """What the ledger is to know of a job that is over."""
+    return Ended(
+        job_id=job.id,
+        team_id=job.team_id,
+        operation=job.operation,
+        model=job.model,
+        month=month_of(job.created_at),
+        credits=(job.credit_cost or 0) if job.status == "COMPLETED" else None,
+    )
 
 
 async def announce_accepted(

@@ -21,11 +21,9 @@ from app.db import AnyRow
 from app.deliveries.publish import TOPICS
 from app.jobs.outputs import files_of
 from app.jobs.queries import door
-from app.jobs.queries.steps import Step, insert_steps
+from app.jobs.queries.steps import Step
 from app.jobs.schedule import Expected, expected_of, poll_seconds
 from app.jobs.states import Fact, JobState, Outcome, facts, judge
-from app.teams.ledger import Crossing, month_of, settle
-from app.teams.queries.ledger import Ended
 
 PROGRESS_EVERY: Final = timedelta(seconds=1)
 """Subscribers are told of a job's progress at most so often."""
@@ -68,7 +66,6 @@ class Observed(msgspec.Struct, frozen=True):
     after: JobState
     facts: tuple[Fact, ...] = ()
     job: AnyRow | None = None
-    crossing: Crossing | None = None  # a threshold of its team's budget that was crossed by what this transaction did
 
     @property
     def ended(self) -> bool:
@@ -103,7 +100,10 @@ def _locked(row: AnyRow) -> LockedJob:
 async def observe(
     ctx: Context, tx: AsyncConnection, jobs: Mapping[UUID, LockedJob], seen: Sequence[Observation]
 ) -> list[Observed]:
-    """Apply observations of locked jobs in their order and write the jobs that changed, once each."""
+    """Apply observations of locked jobs in their order and write the jobs that changed, once each.
+
+    `announce` settles what ended by it and tells of it, as the last act of the same transaction.
+    """
     taken = await _taken_ids(tx, jobs, seen)
     states = {job.id: job.state for job in jobs.values()}
     told = {job.id: job.progress_event_at for job in jobs.values()}
@@ -126,29 +126,11 @@ async def observe(
         _row(ctx, jobs[job_id], states[job_id], last, told[job_id], enders.get(job_id))
         for job_id, last in sorted(heard.items())
     ]
-    written = await door.update_observed(tx, rows, now=ctx.now())
-    ended = {one.seen.job_id: written[one.seen.job_id] for one in observed if one.ended}
-    files = [file for job in ended.values() for file in files_of(job, ctx.archived, ctx.now())]
+    steps = [_step(ctx, one) for one in observed if _is_transition(one)]
+    written = await door.update_observed(tx, rows, steps, now=ctx.now())
+    files = [file for job_id in enders for file in files_of(written[job_id], ctx.archived, ctx.now())]
     await insert_files(tx, files, now=ctx.now())
-    crossings = await settle(tx, [_bill(job) for job in ended.values()], ctx.now())
-    await insert_steps(tx, [_step(ctx, one) for one in observed if _is_transition(one)])
-    told_with = {crossing.team_id: crossing for crossing in crossings}
-    return [
-        replace(one, job=written.get(one.seen.job_id), crossing=told_with.pop(jobs[one.seen.job_id].team_id, None))
-        for one in observed
-    ]
-
-
-def _bill(job: AnyRow) -> Ended:
-    """What the ledger is to know of a job that is over."""
-    return Ended(
-        job_id=job.id,
-        team_id=job.team_id,
-        operation=job.operation,
-        model=job.model,
-        month=month_of(job.created_at),
-        credits=(job.credit_cost or 0) if job.status == "COMPLETED" else None,
-    )
+    return [replace(one, job=written.get(one.seen.job_id)) for one in observed]
 
 
 def _facts(
@@ -250,5 +232,5 @@ def topics(observed: Iterable[Observed]) -> set[str]:
     """Whom to nudge after the commit: the jobs' waiters, readers of events, and where one ended, Dispatcher and Archiver."""
     changed = [one for one in observed if one.after != one.before]
     freed = {"dispatch", "archive"} if any(one.ended for one in changed) else set[str]()
-    told = set(TOPICS) if any(one.facts or one.crossing for one in changed) else set[str]()
+    told = set(TOPICS) if any(one.facts for one in changed) else set[str]()
     return {f"job:{one.seen.job_id}" for one in changed} | freed | told

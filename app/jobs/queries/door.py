@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db import AnyRow, recordset
 from app.jobs.queries.reading import ANNOUNCED_COLUMNS
+from app.jobs.queries.steps import INSERT_STEPS, Step
 from app.jobs.states import JobState
 from app.statements import Statement
 
@@ -47,14 +48,22 @@ _LOCK: Final = Statement(
 )
 
 
-async def update_observed(tx: AsyncConnection, rows: Sequence[ObservedRow], *, now: datetime) -> dict[UUID, AnyRow]:
-    """Write what the door decided, and return the jobs as they are then, by id, with the columns of the job object.
+async def update_observed(
+    tx: AsyncConnection, rows: Sequence[ObservedRow], steps: Sequence[Step], *, now: datetime
+) -> dict[UUID, AnyRow]:
+    """Write what the door decided, with the steps of these jobs' traces, and return the jobs as they are then, by id, with
+    the columns of the job object.
 
     A job that the upstream has, or that is over, leaves dispatch.
     """
     if not rows:
         return {}
-    parameters = {"now": now, "ids": [row.id for row in rows], "rows": recordset([_flat(row) for row in rows])}
+    parameters = {
+        "now": now,
+        "ids": [row.id for row in rows],
+        "rows": recordset([_flat(row) for row in rows]),
+        "steps": recordset(steps),
+    }
     written = await _UPDATE_OBSERVED.fetch(tx, parameters)
     return {row.id: row for row in written}
 
@@ -65,7 +74,7 @@ def _flat(row: ObservedRow) -> dict[str, Any]:
 
 _UPDATE_OBSERVED: Final = Statement(
     f"""
-    WITH written AS (
+    WITH traced AS ({INSERT_STEPS}), written AS (
         UPDATE jobs SET
             status = seen.status, progress = seen.progress, result = coalesce(CAST(seen.result AS jsonb), jobs.result),
             error = seen.error, error_code = seen.error_code, credit_cost = seen.credit_cost,
@@ -87,7 +96,7 @@ _UPDATE_OBSERVED: Final = Statement(
         RETURNING jobs.*
     )
     SELECT {ANNOUNCED_COLUMNS} FROM written
-    """  # noqa: S608 - the only part put in is a constant of ours
+    """  # noqa: S608 - the parts put in are constants of ours
 )
 
 

@@ -30,14 +30,14 @@ async def insert_steps(tx: AsyncConnection, steps: Sequence[Step]) -> None:
     """Keep steps, in the transaction that makes them true."""
     if not steps:
         return
-    await _INSERT.fetch(tx, {"rows": recordset(steps)})
+    await _INSERT.fetch(tx, {"steps": recordset(steps)})
 
 
-_INSERT: Final = Statement(
-    """
+INSERT_STEPS: Final = """
     INSERT INTO steps (id, job_id, at, kind, source, data)
     SELECT id, job_id, at, kind, source, data
-    FROM json_to_recordset(CAST(:rows AS json))
+    FROM json_to_recordset(CAST(:steps AS json))
         AS new (id uuid, job_id uuid, at timestamptz, kind text, source text, data jsonb)
     """
-)
+
+_INSERT: Final = Statement(INSERT_STEPS)
