@@ -41,17 +41,17 @@ async def add_events(tx: AsyncConnection, events: Sequence[AnyRow], now: datetim
         "now": now,
         "spans": list(WIDTHS),
         "widths": list(WIDTHS.values()),
+        "finest": min(WIDTHS.values()),
         "since": [now - KEPT[span] if span in KEPT else None for span in WIDTHS],
     }
-    await tx.execute(_ADD_TALLIES, values)
-    await tx.execute(_ADD_TIMINGS, values)
+    await tx.execute(_ADD, values)
 
 
 # A job ends twice where our own conclusion yields to the upstream's word. Then the earlier end is found in the log, and what
 # it was counted for is taken back. Whose word the end became known by is counted only with the last one, and so is never
 # taken back: a job's row tells that of no other. The days only spare the look into the log's other partitions.
 _NEWS: Final = f"""
-    WITH news AS (
+    news AS (
         SELECT new.sequence, new.type, new.at, job.id, job.team_id, job.operation, job.model, job.created_at,
             job.accepted_at, job.completed_at, job.credit_cost, job.ended_by, job.concluded_by,
             team.test_of IS NULL AS is_live
@@ -60,34 +60,32 @@ _NEWS: Final = f"""
         ) AS new (sequence, type, at, job_id)
         JOIN jobs job ON job.id = new.job_id JOIN teams team ON team.id = job.team_id
     ), ends AS (
-        SELECT news.*, earlier.type AS earlier_type, earlier.at AS earlier_at,
-            concluded_by = 'upstream' AND NOT EXISTS (
-                SELECT FROM events event
-                WHERE event.job_id = news.id AND event.sequence > news.sequence AND event.type IN {ENDINGS}
-                    AND event.at >= news.created_at - interval '1 day'
-                    AND event.at < CAST(:now AS timestamptz) + interval '1 day'
-            ) AS is_last
-        FROM news LEFT JOIN LATERAL (
-            SELECT event.type, event.at FROM events event
-            WHERE event.job_id = news.id AND event.sequence < news.sequence AND event.type IN {ENDINGS}
+        SELECT news.*, earlier_types[1] AS earlier_type, earlier_ats[1] AS earlier_at,
+            concluded_by = 'upstream' AND NOT coalesce(is_followed, false) AS is_last
+        FROM news CROSS JOIN LATERAL (
+            SELECT array_agg(event.type ORDER BY event.sequence DESC) FILTER (WHERE event.sequence < news.sequence),
+                array_agg(event.at ORDER BY event.sequence DESC) FILTER (WHERE event.sequence < news.sequence),
+                bool_or(event.sequence > news.sequence)
+            FROM events event
+            WHERE event.job_id = news.id AND event.type IN {ENDINGS}
                 AND event.at >= news.created_at - interval '1 day'
                 AND event.at < CAST(:now AS timestamptz) + interval '1 day'
-            ORDER BY event.sequence DESC LIMIT 1
-        ) AS earlier ON true
+        ) AS others (earlier_types, earlier_ats, is_followed)
         WHERE news.type IN {ENDINGS}
     ), spans AS (
         SELECT * FROM unnest(CAST(:spans AS text[]), CAST(:widths AS interval[]), CAST(:since AS timestamptz[]))
             AS span (name, width, since)
-    )
-    """  # noqa: S608 - the only part put in is a constant of ours
+    )"""  # noqa: S608 - the only part put in is a constant of ours
 
 _BEGINS_AT: Final = "date_bin(spans.width, at, timestamptz '2000-01-01 00:00:00+00')"
+_FINEST: Final = "date_bin(CAST(:finest AS interval), at, timestamptz '2000-01-01 00:00:00+00')"
+"""Within it all spans begin alike, since each is a multiple of it: what happens together is counted before it is spread."""
+
 _IS_KEPT: Final = f"(spans.since IS NULL OR {_BEGINS_AT} >= spans.since)"
 """What is not kept any more is not begun again: an earlier end could be taken back from nothing there."""
 
-_ADD_TALLIES: Final = text(
-    f"""
-    {_NEWS}, counts AS (
+_TALLY: Final = f"""
+    counts AS (
         SELECT created_at AS at, team_id, operation, model, 1 AS submitted, 0 AS completed, 0 AS failed, 0 AS cancelled,
             0 AS by_webhook, 0 AS by_poll, 0 AS credits
         FROM news WHERE type = 'job.queued'
@@ -101,27 +99,30 @@ _ADD_TALLIES: Final = text(
         SELECT earlier_at, team_id, operation, model, 0, -CAST(earlier_type = 'job.completed' AS int),
             -CAST(earlier_type = 'job.failed' AS int), -CAST(earlier_type = 'job.cancelled' AS int), 0, 0, 0
         FROM ends WHERE earlier_at IS NOT NULL
-    )
-    INSERT INTO tallies AS kept (
-        span, begins_at, team_id, operation, model, submitted, completed, failed, cancelled, by_webhook, by_poll, credits
-    )
-    SELECT spans.name, {_BEGINS_AT}, team_id, operation, model, sum(submitted), sum(completed), sum(failed), sum(cancelled),
-        sum(by_webhook), sum(by_poll), sum(credits)
-    FROM counts CROSS JOIN spans
-    WHERE {_IS_KEPT}
-    GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2, 3, 4, 5
-    ON CONFLICT (span, begins_at, team_id, operation, model) DO UPDATE SET
-        submitted = kept.submitted + excluded.submitted, completed = kept.completed + excluded.completed,
-        failed = kept.failed + excluded.failed, cancelled = kept.cancelled + excluded.cancelled,
-        by_webhook = kept.by_webhook + excluded.by_webhook, by_poll = kept.by_poll + excluded.by_poll,
-        credits = kept.credits + excluded.credits
-    """  # noqa: S608 - the parts put in are constants of ours
-)
+    ), sums AS (
+        SELECT {_FINEST} AS at, team_id, operation, model, sum(submitted) AS submitted, sum(completed) AS completed,
+            sum(failed) AS failed, sum(cancelled) AS cancelled, sum(by_webhook) AS by_webhook, sum(by_poll) AS by_poll,
+            sum(credits) AS credits
+        FROM counts GROUP BY 1, 2, 3, 4
+    ), tallied AS (
+        INSERT INTO tallies AS kept (span, begins_at, team_id, operation, model, submitted, completed, failed, cancelled,
+            by_webhook, by_poll, credits)
+        SELECT spans.name, {_BEGINS_AT}, team_id, operation, model, sum(submitted), sum(completed), sum(failed),
+            sum(cancelled), sum(by_webhook), sum(by_poll), sum(credits)
+        FROM sums CROSS JOIN spans
+        WHERE {_IS_KEPT}
+        GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2, 3, 4, 5
+        ON CONFLICT (span, begins_at, team_id, operation, model) DO UPDATE SET
+            submitted = kept.submitted + excluded.submitted, completed = kept.completed + excluded.completed,
+            failed = kept.failed + excluded.failed, cancelled = kept.cancelled + excluded.cancelled,
+            by_webhook = kept.by_webhook + excluded.by_webhook, by_poll = kept.by_poll + excluded.by_poll,
+            credits = kept.credits + excluded.credits
+    )"""  # noqa: S608 - the parts put in are constants of ours
 
 # The upstream's clock may be ahead of ours, or behind: no duration is below nothing.
-_ADD_TIMINGS: Final = text(
+_ADD: Final = text(
     f"""
-    {_NEWS}, samples AS (
+    WITH {_NEWS}, {_TALLY}, samples AS (
         SELECT at, team_id, is_live, 'queue' AS kind, model, accepted_at - created_at AS took
         FROM news WHERE type = 'job.dispatched' AND accepted_at IS NOT NULL
         UNION ALL
@@ -130,12 +131,16 @@ _ADD_TIMINGS: Final = text(
         UNION ALL
         SELECT at, team_id, is_live, 'webhook', model, at - completed_at
         FROM ends WHERE is_last AND ended_by = 'webhook'
+    ), buckets AS (
+        SELECT {_FINEST} AS at, team_id, is_live, kind, model,
+            width_bucket(greatest(CAST(extract(epoch FROM took) AS float8), 0), CAST(:bounds AS float8[])) AS bucket,
+            count(*) AS job_count
+        FROM samples GROUP BY 1, 2, 3, 4, 5, 6
     )
     INSERT INTO timings AS kept (span, begins_at, team_id, kind, model, bucket, job_count)
-    SELECT spans.name, {_BEGINS_AT}, whose.team_id, kind, model,
-        width_bucket(greatest(CAST(extract(epoch FROM took) AS float8), 0), CAST(:bounds AS float8[])), count(*)
-    FROM samples CROSS JOIN spans CROSS JOIN LATERAL (
-        SELECT samples.team_id UNION ALL SELECT CAST('00000000-0000-0000-0000-000000000000' AS uuid) WHERE is_live
+    SELECT spans.name, {_BEGINS_AT}, whose.team_id, kind, model, bucket, sum(job_count)
+    FROM buckets CROSS JOIN spans CROSS JOIN LATERAL (
+        SELECT buckets.team_id UNION ALL SELECT CAST('00000000-0000-0000-0000-000000000000' AS uuid) WHERE is_live
     ) AS whose (team_id)
     WHERE {_IS_KEPT}
     GROUP BY 1, 2, 3, 4, 5, 6 ORDER BY 1, 2, 3, 4, 5, 6
