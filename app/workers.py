@@ -42,12 +42,12 @@ async def _ensure_partitions(ctx: Context) -> int:
 
 
 LOOPS: Final = (
-    Loop("dispatch", dispatch.start_once, topics=("dispatch",), each_upstream=True),
+    Loop("dispatch", dispatch.start_once, topics=("dispatch",), rest_seconds=0.05, each_upstream=True),
     Loop("deliver", deliver.start_first_attempts, topics=("deliver",)),
     Loop("deliver_again", deliver.start_later_attempts, topics=("deliver_again",)),
     Loop("replay", replay.run_once, topics=("replay",)),
     Loop("reconcile", reconcile.start_once, topics=("poll",), each_upstream=True),
-    Loop("archive", archiving.start_once, topics=("archive",)),
+    Loop("archive", archiving.start_once, topics=("archive",), rest_seconds=0.2),
     Loop("archive_late", archiving.tell_late_once, every_seconds=60),
     Loop("expire", expire.run_once, every_seconds=60),
     Loop("durations", durations.refresh_once, every_seconds=60),
