@@ -43,7 +43,7 @@ async def _ensure_partitions(ctx: Context) -> int:
 
 LOOPS: Final = (
     Loop("dispatch", dispatch.start_once, topics=("dispatch",), rest_seconds=0.05, each_upstream=True),
-    Loop("deliver", deliver.start_first_attempts, topics=("deliver",)),
+    Loop("deliver", deliver.start_first_attempts, topics=("deliver",), rest_seconds=0.01),
     Loop("deliver_again", deliver.start_later_attempts, topics=("deliver_again",)),
     Loop("replay", replay.run_once, topics=("replay",)),
     Loop("reconcile", reconcile.start_once, topics=("poll",), each_upstream=True),
