@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
-from app.apiframe.signature import fingerprint
 from app.clock import SettableClock
 from app.jobs import dispatch, expire, upstream
 from app.simulator.server import RunningSimulator
-from tests.harness import FLUX, Service, books, eventually, tell
+from tests.harness import FLUX, Service, books, eventually, settled, tell
 
 
 async def running_teams(service: Service) -> list[str]:
@@ -26,12 +24,6 @@ async def notes(service: Service) -> list[str]:
     assert answer.status_code == 200
     degraded: list[str] = answer.json()["degraded"]
     return degraded
-
-
-async def holds(service: Service, key: str) -> list[Any]:
-    """The hold of an upstream key; it is written down after the answer that blames the key."""
-    found = "SELECT held_until FROM upstream_keys WHERE fingerprint = :name AND held_until IS NOT NULL"
-    return await service.rows(found, name=fingerprint(key))
 
 
 async def test_two_processes_together_never_exceed_the_cap(
@@ -197,7 +189,7 @@ async def test_a_refused_key_pauses_dispatch_and_fails_no_job(
         job_id = await broken.caller.accepted(FLUX)
         job = await broken.job(job_id)
         assert (job.status, job.ambiguous_since) == ("QUEUED", None)
-        await eventually(partial(holds, broken, wrong_key))
+        await settled(broken)
         assert any("paused" in note for note in await notes(broken))
         assert await dispatch.run_once(broken.ctx) == 0
 

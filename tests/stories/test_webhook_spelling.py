@@ -6,7 +6,6 @@ import asyncio
 import itertools
 import json
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import pytest
@@ -14,14 +13,9 @@ import pytest
 from app.clock import SettableClock
 from app.jobs import dispatch, upstream
 from app.simulator.server import RunningSimulator
-from tests.harness import FLUX, Service, books, eventually, tell
+from tests.harness import FLUX, books, eventually, settled, tell
 
 STYLES = ("field", "zod", "zod3")
-
-
-async def learned(service: Service) -> list[Any]:
-    """The account once its spelling is known, which is written down after the answer that taught it."""
-    return await service.rows("SELECT 1 FROM upstream_accounts WHERE webhook_field IS NOT NULL")
 
 
 @pytest.mark.parametrize(
@@ -39,7 +33,7 @@ async def test_either_spelling_is_found_and_remembered_without_losing_or_doublin
     for _ in range(3):
         job_id = await service.caller.accepted(FLUX)
         assert (await service.caller.read(job_id, wait=10))["status"] == "COMPLETED"
-        await eventually(partial(learned, service))
+        await settled(service)
 
     seen = await books(simulator)
     guessed_right = field == "webhook_url" or document == "served"
@@ -59,7 +53,7 @@ async def test_an_upstream_that_does_not_know_webhook_events_is_asked_without_th
     for _ in range(2):
         job_id = await service.caller.accepted(FLUX)
         assert (await service.caller.read(job_id, wait=10))["status"] == "COMPLETED"
-        await eventually(partial(learned, service))
+        await settled(service)
 
     seen = await books(simulator)
     assert seen["counters"]["accepted"] == 2
