@@ -32,7 +32,7 @@ class Loop:
     run_once: Callable[[Context], Awaitable[int]]
     every_seconds: float | None = None
     topics: tuple[str, ...] = ()
-    rest_seconds: float = 0  # how long nudges are left alone after a turn
+    rest_seconds: float = 0  # how long nudges are left alone after a turn that found nothing
     each_upstream: bool = False  # once more for the sandbox
 
 

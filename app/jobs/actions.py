@@ -21,7 +21,7 @@ from app.auth import Caller
 from app.context import SANDBOX, Context
 from app.errors import Conflict, NotFound, Unavailable
 from app.jobs import reading, reconcile
-from app.jobs.announce import announce
+from app.jobs.announce import settle_and_announce
 from app.jobs.observe import lock_jobs, observe, topics
 from app.jobs.queries import acceptance
 from app.jobs.queries.acceptance import NewJob
@@ -53,7 +53,7 @@ async def cancel(ctx: Context, caller: Caller, job_id: UUID) -> dict[str, Any]:
         await insert_steps(tx, [_action(ctx, caller, job_id, "cancel")])
         await note_foreign(tx, caller, "job.cancelled", job_id, job.team_id)
         observed = await observe(ctx, tx, jobs, [seen])
-        await announce(ctx, tx, observed)
+        await settle_and_announce(ctx, tx, observed)
     ctx.notify.nudge(topics(observed))
     log.info("job.cancelled", job=str(job_id), key=str(caller.key_id))
     return await reading.show(ctx, caller, job_id)

@@ -24,7 +24,7 @@ from app.teams.ledger import Crossing, month_of, settle
 from app.teams.queries.ledger import Ended
 
 
-async def announce(ctx: Context, tx: AsyncConnection, observed: Collection[Observed]) -> None:
+async def settle_and_announce(ctx: Context, tx: AsyncConnection, observed: Collection[Observed]) -> None:
     """Settle what ended, and publish what observations made true. The last statements of the transaction that observed.
 
     From settling to the commit nobody else can settle a job of the same team, so little is done in between.

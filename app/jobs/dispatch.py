@@ -25,7 +25,7 @@ from app.apiframe.operations import ACTIONS
 from app.apiframe.spelling import POLL_ONLY
 from app.apiframe.wire import Observation, observe_payload
 from app.context import Context
-from app.jobs.announce import announce
+from app.jobs.announce import settle_and_announce
 from app.jobs.attempts import Sent, post
 from app.jobs.claim import Claim, claim_inline, claim_jobs, lease
 from app.jobs.learning import learn
@@ -146,7 +146,7 @@ async def record(ctx: Context, tx: AsyncConnection, attempts: Sequence[Sent]) ->
     await dispatch.release_jobs(tx, [one.release for one in made if one.release], now=ctx.now())
     await lease(ctx, tx, [one.again for one in made if one.again])
     heard = await observe(ctx, tx, jobs, [one.seen for one in made if one.seen])
-    await announce(ctx, tx, heard)
+    await settle_and_announce(ctx, tx, heard)
     observed = iter(heard)
     settlements = []
     for sent, decision in zip(attempts, made, strict=True):

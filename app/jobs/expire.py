@@ -12,7 +12,7 @@ import structlog
 
 from app.apiframe.wire import Observation
 from app.context import Context
-from app.jobs.announce import announce
+from app.jobs.announce import settle_and_announce
 from app.jobs.observe import LockedJob, lock_jobs, observe, topics
 from app.jobs.queries import expiry
 from app.jobs.schedule import AMBIGUOUS_WINDOW
@@ -41,7 +41,7 @@ async def run_once(ctx: Context) -> int:
         verdicts = [(job, _verdict(ctx, job, now)) for job in jobs.values()]
         seen = [_conclusion(job, now, *verdict) for job, verdict in verdicts if verdict is not None]
         observed = await observe(ctx, tx, jobs, seen)
-        await announce(ctx, tx, observed)
+        await settle_and_announce(ctx, tx, observed)
     for one in observed:
         log.warning("job.observed", job=str(one.seen.job_id), source="framehook", error_code=one.after.error_code)
     ctx.notify.nudge(topics(observed))

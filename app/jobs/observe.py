@@ -102,7 +102,7 @@ async def observe(
 ) -> list[Observed]:
     """Apply observations of locked jobs in their order and write the jobs that changed, once each.
 
-    `announce` settles what ended by it and tells of it, as the last act of the same transaction.
+    `settle_and_announce` is to follow, as the last act of the same transaction.
     """
     taken = await _taken_ids(tx, jobs, seen)
     states = {job.id: job.state for job in jobs.values()}

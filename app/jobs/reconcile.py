@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.apiframe.errors import Refusal, Unclear
 from app.apiframe.wire import JobPage, Observation, observe_payload, read_page
 from app.context import Context
-from app.jobs.announce import announce
+from app.jobs.announce import settle_and_announce
 from app.jobs.observe import LockedJob, Observed, lock_jobs, observe, topics
 from app.jobs.queries import polls
 from app.jobs.queries.steps import Step, insert_steps
@@ -212,7 +212,7 @@ async def apply(ctx: Context, tx: AsyncConnection, seen: Sequence[Observation]) 
     """Put what polls said through the door."""
     jobs = await lock_jobs(tx, [one.job_id for one in seen])
     observed = await observe(ctx, tx, jobs, seen)
-    await announce(ctx, tx, observed)
+    await settle_and_announce(ctx, tx, observed)
     return observed
 
 
@@ -233,7 +233,7 @@ async def miss(ctx: Context, tx: AsyncConnection, missing: Sequence[Missing]) ->
     await insert_steps(tx, [_missed(one, jobs[one.job_id], now) for one in missing])
     lost = {job.id: job for job in jobs.values() if not job.state.final and _is_lost(job, now)}
     observed = await observe(ctx, tx, lost, [_conclusion(job_id, now) for job_id in lost])
-    await announce(ctx, tx, observed)
+    await settle_and_announce(ctx, tx, observed)
     ended = {one.seen.job_id: one for one in observed}
     return [ended.get(one.job_id) for one in missing]
 

@@ -18,7 +18,7 @@ from app.apiframe.signature import SIGNATURE_HEADER, Verdict, check
 from app.apiframe.wire import Observation, event_of, observe_payload, read_json
 from app.context import Context
 from app.errors import NotFound, Unauthenticated
-from app.jobs.announce import announce
+from app.jobs.announce import settle_and_announce
 from app.jobs.observe import LockedJob, Observed, lock_jobs, observe, topics
 from app.jobs.reconcile import ask_soon
 from app.jobs.upstream import note_trouble
@@ -138,7 +138,7 @@ async def apply(ctx: Context, tx: AsyncConnection, webhooks: Sequence[Webhook]) 
     await insert_receipts(
         tx, [_receipt(webhook, answer) for webhook, answer in zip(webhooks, answers, strict=True) if answer.kept]
     )
-    await announce(ctx, tx, heard.values())
+    await settle_and_announce(ctx, tx, heard.values())
     return answers
 
 

@@ -196,7 +196,7 @@ MUTATIONS: Final = (
         6,
         "app/webhooks/receive.py",
         "    await insert_receipts(\n",
-        "    await announce(ctx, tx, heard.values())\n    await insert_receipts(\n",
+        "    await settle_and_announce(ctx, tx, heard.values())\n    await insert_receipts(\n",
         "the log is held while other work is done",
     ),
     Mutation(

@@ -86,7 +86,7 @@ _CLAIMED: Final = """d.id AS delivery_id, d.lease_token, d.event_id, d.event_typ
         s.disabled_at IS NOT NULL AS disabled, s.deleted_at IS NOT NULL AS deleted, d.due_at AS leased_until, k.key_hash,
         j.completed_at IS NOT NULL AS job_is_over"""
 
-_ALL_OF_IT: Final = """
+_CLAIMED_JOINS: Final = """
     LEFT JOIN events e ON e.id = d.event_id AND e.at = d.event_at
     LEFT JOIN subscriptions s ON s.id = d.subscription_id
     LEFT JOIN api_keys k ON k.id = d.callback_key_id
@@ -137,7 +137,7 @@ _LEASE_DUE: Final = Statement(
         FROM chosen WHERE deliveries.id = chosen.id
         RETURNING deliveries.*, offered
     )
-    SELECT {_CLAIMED}, offered FROM leased d {_ALL_OF_IT} ORDER BY d.id
+    SELECT {_CLAIMED}, offered FROM leased d {_CLAIMED_JOINS} ORDER BY d.id
     """  # noqa: S608 - the parts put in are constants of ours
 )
 
@@ -148,7 +148,7 @@ async def list_claimed(tx: AsyncConnection, delivery_ids: Collection[UUID]) -> S
 
 
 _LIST_CLAIMED: Final = Statement(
-    f"SELECT {_CLAIMED} FROM deliveries d {_ALL_OF_IT} WHERE d.id = ANY(CAST(:ids AS uuid[])) ORDER BY d.id"  # noqa: S608
+    f"SELECT {_CLAIMED} FROM deliveries d {_CLAIMED_JOINS} WHERE d.id = ANY(CAST(:ids AS uuid[])) ORDER BY d.id"  # noqa: S608
 )
 
 
