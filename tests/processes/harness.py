@@ -230,8 +230,12 @@ class Program:
             self.signal(signal.SIGTERM)
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(20)
-        left = self.survivors()
-        names = [" ".join(process.cmdline()) for process in left]
+        # multiprocessing's own helper ends by itself, a moment after it is alone.
+        left = {
+            process: command
+            for process in self.survivors()
+            if (command := _command(process)) and "multiprocessing.resource_tracker" not in command
+        }
         for process in left:
             # SIGINT is PostgreSQL's fast shutdown; what does not heed it is killed.
             process.send_signal(signal.SIGINT)
@@ -239,7 +243,7 @@ class Program:
             process.kill()
         if self._process.poll() is None:
             self._process.wait(5)
-        return names
+        return list(left.values())
 
 
 @dataclass(frozen=True)
@@ -397,6 +401,13 @@ def free_port() -> int:
     """A port of 127.0.0.1 that nobody has now."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return int(probe.getsockname()[1])
+
+
+def _command(process: psutil.Process) -> str:
+    """What it runs; nothing where it has ended by now."""
+    with suppress(psutil.NoSuchProcess):
+        return " ".join(process.cmdline())
+    return ""
 
 
 def _bears(process: psutil.Process, mark: str) -> bool:
