@@ -63,7 +63,8 @@ async def fingerprint(database: Database) -> list[Any]:
             text(
                 """
                 SELECT c.relname AS relation, 'column' AS kind, a.attname::text AS name,
-                    format_type(a.atttypid, a.atttypmod) || coalesce(pg_get_expr(d.adbin, d.adrelid), '') || a.attnotnull
+                    concat(format_type(a.atttypid, a.atttypmod), pg_get_expr(d.adbin, d.adrelid), a.attnotnull,
+                        a.attstattarget)
                 FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
                 LEFT JOIN pg_attrdef d ON (d.adrelid, d.adnum) = (a.attrelid, a.attnum)
                 WHERE c.relnamespace = 'public'::regnamespace AND NOT c.relispartition AND a.attnum > 0

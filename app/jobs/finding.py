@@ -3,7 +3,7 @@ short, and says from where on to look further."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
@@ -115,10 +115,10 @@ async def _find(
     sought, limit = _seek(asked, team_id=team_id, key_id=key_id, now=now), asked.limit + 1
     if asked.search is not None:
         rows = await queries.find_by_id(connection, sought, asked.search, limit=limit)
-    elif await _are_few(connection, sought):
-        rows = await queries.list_by_words(connection, sought, most=FEW, limit=limit)
+    elif (few := await _find_few(connection, sought, limit=limit)) is not None:
+        rows = few
     else:
-        looks = budget if asked.words is None else -(-budget // 2)  # its words are another row of each job
+        looks = budget if asked.words is None else -(-budget // 3)  # its words are another row of each job, a long one
         rows = await queries.walk(connection, sought, budget=looks, limit=limit)
     return _cut(rows, asked.limit)
 
@@ -136,18 +136,21 @@ def _cut(rows: Sequence[AnyRow], limit: int) -> tuple[list[UUID], Cursor | None,
     return [each.id for each in page], None, None
 
 
-async def _are_few(connection: AsyncConnection, sought: Sought) -> bool:
-    """Whether the index of words knows what is sought, and as so few that all of them can be looked at.
+async def _find_few(connection: AsyncConnection, sought: Sought, *, limit: int) -> Sequence[AnyRow] | None:
+    """The newest that match of the jobs with the words and labels sought; None where the index of words does not know them
+    as so few.
 
-    The planner is asked first: counting what there are millions of would take its time, up to whatever limit.
+    The planner is asked first: to count what there are millions of would take its time, up to whatever limit.
     """
     if sought.labels is None and sought.words is None:
-        return False
+        return None
     if sought.words is not None and await _are_all_common(connection, sought.words):
-        return False
-    if await queries.guess_words(connection, sought) > 2 * FEW:
-        return False
-    return await queries.count_words(connection, sought, limit=FEW + 1) <= FEW
+        return None
+    ways = [sought] if sought.team_label is None else [sought, replace(sought, team_is_sought=True)]
+    for way in ways:
+        if await queries.guess_words(connection, way) <= 2 * FEW:
+            return await queries.list_by_words(connection, way, most=FEW, limit=limit)
+    return None
 
 
 async def _are_all_common(connection: AsyncConnection, words: str) -> bool:
@@ -160,7 +163,7 @@ async def _are_all_common(connection: AsyncConnection, words: str) -> bool:
 
 def _seek(asked: JobFilter, *, team_id: UUID | None, key_id: UUID | None, now: datetime) -> Sought:
     """The conditions of a filter."""
-    walks, tests = _choose_walks(asked, key_id)
+    walks, tests_of_index, tests = _choose_walks(asked, key_id)
     span = []
     given: dict[str, Any] = {"team_id": team_id, "key_id": key_id, "model": asked.model, "operation": asked.operation}
     given |= {"error_code": asked.error_code, "now": now if asked.overdue else None}
@@ -183,17 +186,20 @@ def _seek(asked: JobFilter, *, team_id: UUID | None, key_id: UUID | None, now: d
     return Sought(
         walks=walks,
         span=span,
+        tests_of_index=tests_of_index,
         tests=tests,
-        labels=_labels(asked, team_id),
+        labels=_labels(asked),
         words=asked.words,
+        team_label=None if team_id is None else quote_label(f"team={team_id}"),
         parameters={name: value for name, value in given.items() if value is not None},
         team=team,
         each_team=team == queries.LIVE_TEAM,
     )
 
 
-def _choose_walks(asked: JobFilter, key_id: UUID | None) -> tuple[list[str], list[str]]:
-    """Which stretches of an index lead to what is sought, the shortest that there are, and what remains to be tested.
+def _choose_walks(asked: JobFilter, key_id: UUID | None) -> tuple[list[str], list[str], list[str]]:
+    """Which stretches of an index lead to what is sought, the shortest that there are, and what remains to be tested: by
+    what the index itself says, and by the job.
 
     Statuses are among our own, and stand in the conditions as they are: they are what the partial indexes are known by.
     """
@@ -206,33 +212,35 @@ def _choose_walks(asked: JobFilter, key_id: UUID | None) -> tuple[list[str], lis
         "operation": "operation = :operation" if asked.operation is not None else None,
     }
     walks: list[str | None]
+    of_index: list[str | None] = []
     if asked.error_code is not None:
-        walks = [tests.pop("error_code")]
+        walks, of_index = [tests.pop("error_code")], [tests.pop("model")]
     elif asked.overdue:
         walks = ["overdue_at IS NOT NULL"]
     elif asked.status and "COMPLETED" not in asked.status:
         walks = [f"status = {status!r}" for status in asked.status if status in _UNSUCCESSFUL]
-        walks += ["completed_at IS NULL"] if set(asked.status) & set(_OPEN) else []
+        if set(asked.status) & set(_OPEN):
+            walks.append("completed_at IS NULL")
+        else:
+            del tests["status"]
+            of_index = [tests.pop("model")]
     elif asked.model is not None:
         walks = [tests.pop("model")]
     elif key_id is not None:
         walks = [tests.pop("key")]
     else:
         walks = ["true"]
-    return [walk for walk in walks if walk], [test for test in tests.values() if test]
+    return _given(walks), _given(of_index), _given(tests.values())
 
 
-def _labels(asked: JobFilter, team_id: UUID | None) -> str | None:
-    """The tsquery of what is asked for that `job_words` knows by labels (see `queries.words`); None: nothing.
+def _given(conditions: Iterable[str | None]) -> list[str]:
+    return [condition for condition in conditions if condition is not None]
 
-    A label of the team helps to find its own among many, and does not lead there by itself.
-    """
+
+def _labels(asked: JobFilter) -> str | None:
+    """The tsquery of what is asked for that `job_words` knows by labels (see `queries.words`); None: nothing."""
     labels = [] if asked.operation is None else [f"operation={asked.operation}"]
     labels += [f"metadata {key}={value}" for key, value in asked.metadata.items()]
-    if not labels and asked.words is None:
-        return None
-    if team_id is not None:
-        labels.append(f"team={team_id}")
     return " & ".join(map(quote_label, labels)) or None
 
 

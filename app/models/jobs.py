@@ -104,8 +104,18 @@ class Job(Base):
         Index("ix_jobs_key_history", "key_id", "created_at", "id"),
         Index("ix_jobs_team_models", "team_id", "model", "created_at", "id"),
         Index("ix_jobs_open", "team_id", "created_at", "id", postgresql_where=text("completed_at IS NULL")),
-        Index("ix_jobs_unsuccessful", "team_id", "status", "created_at", "id", postgresql_where=text(UNSUCCESSFUL)),
-        Index("ix_jobs_errors", "team_id", "error_code", "created_at", "id", postgresql_where=text(HAS_ERROR_CODE)),
+        Index(
+            "ix_jobs_unsuccessful",
+            *("team_id", "status", "created_at", "id"),
+            postgresql_where=text(UNSUCCESSFUL),
+            postgresql_include=["model"],
+        ),
+        Index(
+            "ix_jobs_errors",
+            *("team_id", "error_code", "created_at", "id"),
+            postgresql_where=text(HAS_ERROR_CODE),
+            postgresql_include=["model"],
+        ),
         Index("ix_jobs_retries", "retry_of", postgresql_where=text("retry_of IS NOT NULL")),
         Index("ix_jobs_upstream_id", "upstream_id", postgresql_where=text("upstream_id IS NOT NULL")),
         Index(

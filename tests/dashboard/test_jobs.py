@@ -142,7 +142,7 @@ async def test_how_far_was_looked_is_told_where_the_search_stopped(
     await change(service, wanted, "operation = 'images/edit'")
     find = finding.find_jobs
     monkeypatch.setattr(page_of_jobs, "find_jobs", lambda *given, **named: find(*given, **named, budget=3))
-    monkeypatch.setattr(finding, "_are_few", _never)
+    monkeypatch.setattr(finding, "_find_few", _never)
     page, looks = await operator.read("/ops/jobs?operation=images/edit"), 1
     while not shown(page):
         assert re.search(r"Looked through jobs back to (just now|\d+ s ago) · go on", text_of(page))
@@ -151,8 +151,8 @@ async def test_how_far_was_looked_is_told_where_the_search_stopped(
     assert (shown(page), looks) == ([wanted], 3)
 
 
-async def _never(*_: object) -> bool:
-    return False
+async def _never(*_: object, **__: object) -> None:
+    return None
 
 
 async def test_the_same_filter_can_be_taken_away_as_a_file(quiet: tuple[Service, Operator]) -> None:

@@ -14,6 +14,7 @@ import msgspec
 import pytest
 from sqlalchemy import text
 
+from app.clock import first_id
 from app.db import Database
 from app.errors import Invalid
 from app.jobs import finding
@@ -100,11 +101,12 @@ def random_job(dice: random.Random, number: int, teams: dict[str, UUID], keys: l
     key = dice.randrange(len(keys))
     status = dice.choice(STATUSES)
     is_open = status in ("QUEUED", "PROCESSING")
+    created_at = NOW - timedelta(minutes=number // 3)  # some at the same time
     return {
-        "id": UUID(int=dice.getrandbits(128)),
+        "id": UUID(int=first_id(created_at).int | dice.getrandbits(62)),
         "team_id": list(teams.values())[key // 2],
         "key_id": keys[key],
-        "created_at": NOW - timedelta(minutes=number // 3),  # some at the same time
+        "created_at": created_at,
         "operation": dice.choice(OPERATIONS),
         "model": dice.choice(MODELS),
         "input": {"prompt": " ".join(dice.sample(WORDS, dice.randint(1, 3)))},
@@ -212,6 +214,21 @@ async def test_every_filter_finds_what_the_same_filter_in_python_finds(
 
         expected = history.matching(asked, team_id, key_id)
         assert await walk_through(history, asked, **scope) == expected, (asked, scope)
+
+
+async def test_jobs_that_were_made_at_once_are_listed_in_their_order_whatever_their_ids(history: History) -> None:
+    """Of ten each, the first by its time is the last by its id."""
+    async with history.db.transaction() as tx:
+        for place in range(0, JOBS, 10):
+            jobs = history.jobs[place : place + 10]
+            for job, time in zip(jobs, [job["created_at"] for job in reversed(jobs)], strict=True):
+                job["created_at"] = time
+                await tx.execute(
+                    text("UPDATE jobs SET created_at = :time WHERE id = :id"), {"time": time, "id": job["id"]}
+                )
+
+    asked = JobFilter(words="castle", limit=1)
+    assert await walk_through(history, asked, team_id=None, key_id=None) == history.matching(asked, None, None)
 
 
 async def test_jobs_are_counted_and_listed_up_to_a_limit(history: History) -> None:

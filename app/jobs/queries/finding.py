@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 from uuid import UUID
 
@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db import AnyRow
 from app.jobs.queries.reading import JOB_COLUMNS
+from app.statements import Statement
 
 FOUND_COLUMNS: Final = f"""{JOB_COLUMNS}, team_id, key_id, upstream_id, overdue_at,
     (SELECT name FROM teams WHERE teams.id = team_id) AS team"""  # noqa: S608 - a constant of ours
@@ -29,16 +30,20 @@ EACH_TEAM: Final = "team_id = teams.id"
 class Sought:
     """Conditions on `jobs`, and what stands in them. The parts are ours; what others gave stands in `parameters`.
 
-    Each of `walks` picks one stretch of an index, `span` says which part of it, and `tests` are put to what is met there.
-    All jobs that match are on one of the walks, and on one only. `labels` and `words` are what their words must match, a
-    tsquery and what somebody typed, both of them where they are not None.
+    Each of `walks` picks one stretch of an index, `span` says which part of it, and `tests` are put to what is met there:
+    before the others those that the index itself can tell. All jobs that match are on one of the walks, and on one only.
+    `labels` and `words` are what their words must match, a tsquery and what somebody typed, both of them where they are not
+    None; `team_label` is the tsquery of the team.
     """
 
     walks: Sequence[str]
     span: Sequence[str] = ()
+    tests_of_index: Sequence[str] = ()
     tests: Sequence[str] = ()
     labels: str | None = None
     words: str | None = None
+    team_label: str | None = None
+    team_is_sought: bool = False  # by the index of words; else it is read of what the index finds
     parameters: Mapping[str, Any] = field(default_factory=dict)
     team: str = ONE_TEAM
     each_team: bool = False  # the walk is made in each of several teams
@@ -46,7 +51,7 @@ class Sought:
     @property
     def everything(self) -> str:
         """All that a job must be, but for its words."""
-        return " AND ".join([self.team, f"({' OR '.join(self.walks)})", *self.span, *self.tests])
+        return " AND ".join([self.team, f"({' OR '.join(self.walks)})", *self.span, *self.tests_of_index, *self.tests])
 
 
 async def walk(connection: AsyncConnection, sought: Sought, *, budget: int, limit: int) -> Sequence[AnyRow]:
@@ -57,18 +62,16 @@ async def walk(connection: AsyncConnection, sought: Sought, *, budget: int, limi
     an edge of its own.
     """
     parameters: dict[str, Any] = {**sought.parameters, **_typed(sought)}
-    tests = " AND ".join([*sought.tests, *([_HAS_WORDS] if sought.words is not None else [])]) or None
     if not sought.each_team:
-        statement = _walk([[sought.team, walk, *sought.span] for walk in sought.walks], tests, budget, limit)
+        statement = _walk(sought, [sought.team], budget, limit)
         return (await connection.execute(text(statement), parameters)).all()
     teams = [row.id for row in await connection.execute(_LIVE_TEAMS)]
     if len(teams) * len(sought.walks) <= MOST_MERGED:
         parameters |= {f"team_{number}": team_id for number, team_id in enumerate(teams)}
-        walks = [[f"team_id = :team_{n}", walk, *sought.span] for n in range(len(teams)) for walk in sought.walks]
-        statement = _walk(walks or [["false"]], tests, budget, limit)
+        statement = _walk(sought, [f"team_id = :team_{n}" for n in range(len(teams))] or ["false"], budget, limit)
     else:
         share = max(budget // len(teams), limit)
-        each = _walk([[EACH_TEAM, walk, *sought.span] for walk in sought.walks], tests, share, limit)
+        each = _walk(sought, [EACH_TEAM], share, limit)
         statement = f"""
             SELECT part.* FROM teams CROSS JOIN LATERAL ({each}) AS part WHERE test_of IS NULL
             {ORDER}
@@ -76,20 +79,26 @@ async def walk(connection: AsyncConnection, sought: Sought, *, budget: int, limi
     return (await connection.execute(text(statement), parameters)).all()
 
 
-def _walk(walks: Sequence[Sequence[str]], tests: str | None, budget: int, limit: int) -> str:
-    """One walk along some stretches of indexes at once, which are merged as they are read.
+def _walk(sought: Sought, teams: Sequence[str], budget: int, limit: int) -> str:
+    """One walk along some stretches of indexes at once, in each of the teams, which are merged as they are read.
 
-    The walk itself reads nothing but the indexes; a job is looked at by its primary key, and only until enough match. So
-    numbers stand in the statement as they are, for the planner to know how little is read, and the rows that match have no
-    order of their own but that in which they are met: to sort them, all would be read first.
+    The walk itself reads nothing but the indexes; a job and its words are looked at by their primary keys, and only until
+    enough match. So numbers stand in the statement as they are, for the planner to know how little is read, and the rows
+    that match have no order of their own but that in which they are met: to sort them, all would be read first.
     """
-    stretches = [
-        f"(SELECT created_at, id FROM jobs WHERE {' AND '.join(walk)} {ORDER} LIMIT {budget})"  # noqa: S608
-        for walk in walks
-    ]
-    merged = " UNION ALL ".join(stretches)
-    places = f"SELECT created_at, id FROM ({merged}) AS stretch {ORDER} LIMIT {budget}"  # noqa: S608
-    matches = "true" if tests is None else f"(SELECT {tests} FROM jobs WHERE jobs.id = place.id)"  # noqa: S608
+    fits = " AND ".join(sought.tests_of_index) or "true"
+    merged = " UNION ALL ".join(
+        f"(SELECT created_at, id, {fits} AS fits FROM jobs WHERE {' AND '.join([team, walk, *sought.span])} {ORDER} LIMIT {budget})"  # noqa: E501, S608
+        for team in teams
+        for walk in sought.walks
+    )
+    places = f"SELECT created_at, id, fits FROM ({merged}) AS stretch {ORDER} LIMIT {budget}"  # noqa: S608
+    looks = ["fits"]
+    if sought.tests:
+        looks.append(f"(SELECT {' AND '.join(sought.tests)} FROM jobs WHERE jobs.id = place.id)")  # noqa: S608
+    if sought.words is not None:
+        looks.append(_has_words("place.id"))
+    matches = " AND ".join(looks)
     return f"""
         SELECT created_at, id, coalesce(matches, false) AS matches, number = {budget} AS is_edge
         FROM (
@@ -105,10 +114,9 @@ MOST_MERGED: Final = 64
 _LIVE_TEAMS: Final = text("SELECT id FROM teams WHERE test_of IS NULL")
 
 
-# Not an EXISTS, which the planner may turn into reading all that match.
-_HAS_WORDS: Final = (
-    "(SELECT words @@ websearch_to_tsquery('simple', :words) FROM job_words WHERE job_words.job_id = jobs.id)"
-)
+def _has_words(job_id: str) -> str:
+    """Whether a job has the words that somebody typed. Not an EXISTS: the planner may turn that into reading all that do."""
+    return f"(SELECT words @@ websearch_to_tsquery('simple', :words) FROM job_words WHERE job_words.job_id = {job_id})"  # noqa: S608
 
 
 def _typed(sought: Sought) -> dict[str, str]:
@@ -116,48 +124,62 @@ def _typed(sought: Sought) -> dict[str, str]:
 
 
 def _in_words(sought: Sought) -> tuple[str, dict[str, str]]:
-    """The condition on `job_words`, and what stands in it."""
-    given = {"labels": (sought.labels, "CAST(:labels AS tsquery)")}
-    given["words"] = (sought.words, "websearch_to_tsquery('simple', :words)")
-    wanted = {name: query for name, (value, query) in given.items() if value is not None}
+    """The condition on `job_words`, and what stands in it.
+
+    Whose jobs they are is read of each that has the words, unless `team_is_sought`: the index is slow to tell what a long
+    list and a short one have in common.
+    """
+    given = {"labels": (sought.labels, "words @@ CAST(:labels AS tsquery)")}
+    given["words"] = (sought.words, "words @@ websearch_to_tsquery('simple', :words)")
+    team = "words @@ CAST(:team_label AS tsquery)"
+    given["team_label"] = (sought.team_label, team if sought.team_is_sought else f"({team}) IS TRUE")
+    wanted = {name: condition for name, (value, condition) in given.items() if value is not None}
     values = {name: value for name, (value, _) in given.items() if value is not None}
-    return " AND ".join(f"words @@ {query}" for query in wanted.values()), values
+    return " AND ".join(wanted.values()), values
 
 
 async def guess_words(connection: AsyncConnection, sought: Sought) -> int:
-    """How many jobs the planner believes to have these words and labels. Nothing is read."""
-    condition, parameters = _in_words(sought)
+    """How many jobs the planner believes to have these words and labels, as the index is asked. Nothing is read."""
+    condition, parameters = _in_words(sought if sought.team_is_sought else replace(sought, team_label=None))
     statement = text(f"EXPLAIN (FORMAT JSON) SELECT 1 FROM job_words WHERE {condition}")  # noqa: S608
     told = (await connection.execute(statement, parameters)).scalar_one()
     plan = msgspec.json.decode(told) if isinstance(told, str) else told
     return int(plan[0]["Plan"]["Plan Rows"])
 
 
-async def count_words(connection: AsyncConnection, sought: Sought, *, limit: int) -> int:
-    """How many jobs have these words and labels, counted up to `limit`."""
-    condition, parameters = _in_words(sought)
-    statement = f"SELECT count(*) FROM (SELECT 1 FROM job_words WHERE {condition} LIMIT {limit}) AS few"  # noqa: S608
-    return int((await connection.execute(text(statement), parameters)).scalar_one())
+async def list_by_words(
+    connection: AsyncConnection, sought: Sought, *, most: int, limit: int
+) -> Sequence[AnyRow] | None:
+    """The newest that match of those that have these words and labels, as `walk` gives them; None: those are too many.
 
+    There may be `most`. Labels are also looked for in jobs whose words were not read yet, which `jobs` knows itself.
 
-async def list_by_words(connection: AsyncConnection, sought: Sought, *, most: int, limit: int) -> Sequence[AnyRow]:
-    """The newest that match of those that have these words and labels, as `walk` gives them.
-
-    There must be no more than `most`. Labels are also looked for in jobs whose words were not read yet, which `jobs` knows
-    itself.
+    Jobs are looked at in the order of their ids, until enough match. An id is made just before the time that its job is
+    listed by: of jobs that were made at once the order may be another, so a few more are looked at.
     """
     in_words, parameters = _in_words(sought)
-    waiting = "" if sought.words is not None else f"UNION ALL ({_WAITING} LIMIT {most})"
+    waiting = "" if sought.words is not None else f"UNION ({_WAITING} LIMIT {most})"
     statement = f"""
-        WITH hits AS MATERIALIZED (
-            SELECT * FROM jobs WHERE id = ANY(ARRAY(
-                (SELECT job_id FROM job_words WHERE {in_words} LIMIT {most}) {waiting}
-            ))
+        WITH known AS MATERIALIZED (
+            SELECT job_id FROM job_words WHERE {in_words} LIMIT {most + 1}
+        ), hits AS MATERIALIZED (
+            (SELECT job_id FROM known WHERE (SELECT count(*) FROM known) <= {most}) {waiting} ORDER BY job_id DESC
+        ), newest AS (
+            SELECT job.created_at, job.id
+            FROM hits AS hit CROSS JOIN LATERAL (
+                SELECT created_at, id, {sought.everything} AS matches FROM jobs WHERE jobs.id = hit.job_id OFFSET 0
+            ) AS job
+            WHERE job.matches ORDER BY hit.job_id DESC LIMIT {limit + MADE_AT_ONCE}
         )
-        SELECT created_at, id, true AS matches, false AS is_edge
-        FROM hits AS jobs WHERE {sought.everything} {ORDER} LIMIT {limit}
+        (SELECT created_at, id, true AS matches, false AS is_edge FROM newest {ORDER} LIMIT {limit})
+        UNION ALL
+        SELECT NULL, NULL, NULL, NULL WHERE (SELECT count(*) FROM known) > {most}
         """  # noqa: S608 - all parts are ours
-    return (await connection.execute(text(statement), {**sought.parameters, **parameters})).all()
+    rows = (await connection.execute(text(statement), {**sought.parameters, **parameters})).all()
+    return None if rows and rows[-1].id is None else rows
+
+
+MADE_AT_ONCE: Final = 50
 
 
 # What follows the reader's place in the log is not in `job_words` yet. That is little, unless it cannot keep up.
@@ -170,7 +192,7 @@ _WAITING: Final = """
 
 async def find_by_id(connection: AsyncConnection, sought: Sought, job_id: str, *, limit: int) -> Sequence[AnyRow]:
     """The jobs with this id, ours or the upstream's, that match, as `walk` gives them."""
-    has_words = "" if sought.words is None else f"AND {_HAS_WORDS}"
+    has_words = "" if sought.words is None else f"AND {_has_words('jobs.id')}"
     statement = f"""
         SELECT created_at, id, true AS matches, false AS is_edge FROM jobs
         WHERE (id = CAST(CAST(:search AS text) AS uuid) OR upstream_id = :search)
@@ -182,9 +204,9 @@ async def find_by_id(connection: AsyncConnection, sought: Sought, job_id: str, *
 
 async def list_found(connection: AsyncConnection, ids: Sequence[UUID]) -> Sequence[AnyRow]:
     """These jobs, newest first: the job object and whose it is."""
-    return (await connection.execute(_LIST_FOUND, {"ids": ids})).all() if ids else []
+    return await _LIST_FOUND.fetch(connection, {"ids": ids}) if ids else []
 
 
-_LIST_FOUND: Final = text(
+_LIST_FOUND: Final = Statement(
     f"SELECT {FOUND_COLUMNS} FROM jobs WHERE id = ANY(CAST(:ids AS uuid[])) {ORDER}"  # noqa: S608
 )
