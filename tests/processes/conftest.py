@@ -7,11 +7,13 @@ import shlex
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
 from tests.processes.harness import KEY, Ended, Forks, Program, as_environment, python
+
+USED: Final = {"database_url", "empty_database_url", "simulator"}
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -38,8 +40,11 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def start(folder: Path) -> Iterator[Callable[..., Program]]:
+def start(folder: Path, request: pytest.FixtureRequest) -> Iterator[Callable[..., Program]]:
     """Start a program in the folder. At the end of the test it is ended; a survivor or a leaked secret fails the test."""
+    # What it uses is there before it, and so outlives it: without a database a service takes long to end.
+    for used in USED & set(request.fixturenames):
+        request.getfixturevalue(used)
     started: list[Program] = []
 
     def begin(command: Sequence[str], settings: Mapping[str, Any]) -> Program:
