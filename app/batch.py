@@ -1,7 +1,7 @@
 """Group commit: calls of one kind that arrive while a transaction is in flight share the next one.
 
-There is no timer: an idle service runs a batch of one at once. When many wait, a second transaction goes beside the first:
-this process works while PostgreSQL does, instead of each waiting for the other.
+There is no timer: an idle service runs a batch of one at once. When many wait, a second transaction goes beside the first,
+and a third: this process works while PostgreSQL does, instead of each waiting for the other.
 
 A batch may run twice, after a conflict or after a COMMIT whose fate is not known, so what is batched must answer the same
 when it is run again with the same items.
@@ -28,8 +28,11 @@ Answer = TypeVar("Answer")
 LARGEST: Final = 200
 """Items in one transaction: enough to share a commit well, few enough to keep its locks short."""
 
-ENOUGH: Final = 16
-"""So many that wait are worth a transaction of their own beside the one in flight."""
+ENOUGH: Final = 8
+"""So many that wait are worth a transaction of their own beside those in flight."""
+
+MOST_AT_ONCE: Final = 3
+"""Transactions in flight: with two, both may be PostgreSQL's turn; with more than three, more share less and wait longer."""
 
 LONGEST_QUEUE: Final = 5_000
 RUNS: Final = 3
@@ -42,7 +45,7 @@ class _Call(Generic[Item, Answer]):
 
 
 class Batch(Generic[Item, Answer]):
-    """One kind of call: its queue, and the one or two tasks that empty it while there is anything in it.
+    """One kind of call: its queue, and the tasks that empty it while there is anything in it.
 
     `begin` opens what the calls share: a transaction, or a connection to read from. `apply(tx, items)` returns one answer
     per item. An item that makes it raise fails alone: the batch is halved until only the culprit is left, and its caller
@@ -74,7 +77,7 @@ class Batch(Generic[Item, Answer]):
             raise Unavailable("Too many requests are waiting")
         call: _Call[Item, Answer] = _Call(item, asyncio.get_running_loop().create_future())
         self._calls.append(call)
-        if not self._workers or (len(self._workers) == 1 and len(self._calls) >= self._enough):
+        if not self._workers or (len(self._workers) < MOST_AT_ONCE and len(self._calls) >= self._enough):
             self._workers.add(asyncio.create_task(self._empty()))
         return await call.answer
 

@@ -11,7 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.batch import ENOUGH, RUNS, Batch
+from app.batch import ENOUGH, MOST_AT_ONCE, RUNS, Batch
 from app.db import Database
 from app.errors import Unavailable
 from tests.harness import eventually
@@ -92,21 +92,22 @@ async def test_calls_that_arrive_while_a_transaction_is_in_flight_share_the_next
     assert await transactions(db) == 2
 
 
-async def test_when_enough_calls_wait_one_transaction_goes_beside_the_one_in_flight(db: Database) -> None:
+async def test_when_enough_calls_wait_transactions_go_beside_the_one_in_flight_up_to_a_number(db: Database) -> None:
     held = Held()
     batch = Batch(db.transaction, held)
 
     tasks = await start_all(batch, [1])
     await held.entered.wait()
-    tasks += await start_all(batch, range(2, 2 + ENOUGH))
-    await eventually(held.count, lambda count: count == 2)
-    tasks += await start_all(batch, range(100, 100 + 2 * ENOUGH))
-    assert [len(run) for run in held.runs] == [1, ENOUGH], "there are no more than two"
+    for beside in range(1, MOST_AT_ONCE):
+        tasks += await start_all(batch, range(100 * beside, 100 * beside + ENOUGH))
+        await eventually(held.count, lambda count, most=beside + 1: count == most)
+    tasks += await start_all(batch, range(1000, 1000 + 2 * ENOUGH))
+    assert len(batch._workers) == MOST_AT_ONCE
     held.go.set()
 
     assert await asyncio.gather(*tasks) == [-item for run in held.runs for item in run]
-    assert [len(run) for run in held.runs] == [1, ENOUGH, 2 * ENOUGH]
-    assert await transactions(db) == 3
+    assert [len(run) for run in held.runs] == [1, *[ENOUGH] * (MOST_AT_ONCE - 1), 2 * ENOUGH]
+    assert await transactions(db) == MOST_AT_ONCE + 1
     assert await batch(500) == -500, "nobody is left to take it"
 
 
