@@ -5,10 +5,13 @@ from __future__ import annotations
 import logging
 import re
 import sys
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 import structlog
+from structlog.processors import format_exc_info
+from structlog.typing import EventDict
 
 from app.config import Settings
 
@@ -19,13 +22,9 @@ _SEALED = re.compile(r"([?&](ticket|signature)=)[^&\s\"]*")
 def configure(settings: Settings) -> None:
     """Send our lines and those of the libraries below to standard error, in one format."""
     as_json = settings.log_format == "json" or (settings.log_format == "auto" and not sys.stderr.isatty())
-    shared: list[Any] = [
-        structlog.stdlib.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
-        structlog.processors.format_exc_info,
-    ]
+    shared: list[Any] = [_complete]
     renderer: Any = (
-        structlog.processors.JSONRenderer(_to_json)
+        _to_json
         if as_json
         else structlog.dev.ConsoleRenderer(pad_event_to=24, exception_formatter=structlog.dev.plain_traceback)
     )
@@ -50,7 +49,14 @@ def configure(settings: Settings) -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
-def _to_json(line: Any, **_: Any) -> str:
+def _complete(logger: Any, method: str, line: EventDict) -> EventDict:
+    """Add to a line its level and the time, and an error as text."""
+    line["level"] = method
+    line["at"] = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+    return format_exc_info(logger, method, line) if "exc_info" in line else line
+
+
+def _to_json(_logger: Any, _method: str, line: EventDict) -> str:
     """The standard library's encoder takes as long for a line as a delivery's signature and body together."""
     return msgspec.json.encode(line, enc_hook=repr).decode()
 
