@@ -79,20 +79,15 @@ class KeyRing:
         self._ctx = ctx
         self._known: OrderedDict[bytes | UUID, tuple[float, asyncio.Task[Caller | None]]] = OrderedDict()
 
-    async def caller(self, request: Request, *scopes: str) -> Caller:
-        """Whoever sent this request, with one of these scopes; any will do where none is named.
+    async def caller_by_key(self, request: Request, key: str, *scopes: str) -> Caller:
+        """Whoever a key belongs to, with one of these scopes; any will do where none is named.
 
         Raises Unauthenticated, Forbidden, TooMany, or what a database that is away raises.
         """
-        key = request.headers.get("x-api-key") or _bearer(request.headers.get("authorization", ""))
-        return await self.caller_by_key(request, key, *scopes)
-
-    async def caller_by_key(self, request: Request, key: str, *scopes: str) -> Caller:
-        """Whoever a key belongs to. Raises as `caller` does."""
         return await self._admit(request, await self._find(key_hash(key)) if key else None, scopes)
 
     async def caller_by_id(self, request: Request, key_id: UUID, *scopes: str) -> Caller:
-        """Whoever a key belongs to that somebody proved to have had, by its id. Raises as `caller` does."""
+        """Whoever a key belongs to that somebody proved to have had, by its id. Raises the same."""
         return await self._admit(request, await self._find(key_id), scopes)
 
     async def _admit(self, request: Request, caller: Caller | None, scopes: Sequence[str]) -> Caller:
@@ -172,11 +167,6 @@ _WRITE_TOKENS: Final = Statement(
     WHERE teams.id = taken.id
     """
 )
-
-
-def _bearer(header: str) -> str:
-    scheme, _, key = header.partition(" ")
-    return key.strip() if scheme.lower() == "bearer" else ""
 
 
 def _failed(task: asyncio.Task[Caller | None]) -> bool:

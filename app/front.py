@@ -42,7 +42,7 @@ class Front(FastAPI):
 
     def __init__(self, **given: Any) -> None:
         super().__init__(**given)
-        self._hot: dict[tuple[str, str, int], _Hot] = {}
+        self._hot: tuple[dict[tuple[str, str], _Hot], ...] = ({}, {}, {})  # by how many parameters they have
         self._numbered = RequestIds(self._answer)
         self.add_middleware(RequestIds)
 
@@ -52,7 +52,7 @@ class Front(FastAPI):
         route = self.router.routes[-1]
         assert isinstance(route, APIRoute)
         fixed, *names = path.split("/{")
-        self._hot[method, fixed, len(names)] = _Hot(handler, route, tuple(name.removesuffix("}") for name in names))
+        self._hot[len(names)][method, fixed] = _Hot(handler, route, tuple(name.removesuffix("}") for name in names))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a hot route, or have FastAPI answer."""
@@ -63,16 +63,15 @@ class Front(FastAPI):
 
     def _find(self, scope: Scope) -> bool:
         """Whether a request is for a hot route, which is noted in its scope as the framework would."""
-        method, fixed, values = scope["method"], scope["path"], list[str]()
-        while (hot := self._hot.get((method, fixed, len(values)))) is None:
-            fixed, slash, value = fixed.rpartition("/")
-            if not slash or not value or len(values) == MOST_PARAMETERS:
-                return False
-            values.insert(0, value)
-        scope.update(
-            app=self, route=hot.route, path_params=dict(zip(hot.names, values, strict=True)), endpoint=hot.handler
-        )
-        return True
+        method, path = scope["method"], scope["path"]
+        for count, routes in enumerate(self._hot):
+            fixed, *values = path.rsplit("/", count)
+            hot = routes.get((method, fixed))
+            if hot is not None and all(values):
+                params = dict(zip(hot.names, values, strict=True))
+                scope.update(app=self, route=hot.route, path_params=params, endpoint=hot.handler)
+                return True
+        return False
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive, send)
@@ -89,9 +88,6 @@ class Front(FastAPI):
                 render = cast(Callable[[Request, Exception], Awaitable[Response]], self.exception_handlers[kind])
                 return await render(request, error)
         raise error
-
-
-MOST_PARAMETERS: Final = 2
 
 
 class RequestIds:

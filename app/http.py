@@ -26,9 +26,22 @@ def request_id(request: Request) -> str:
     return cast(str, request.state.request_id)
 
 
+def header(request: Request, name: bytes) -> str | None:
+    """The first header of this name, which is in lower case, without taking all of them apart."""
+    for each, value in request.scope["headers"]:
+        if each == name:
+            return cast(bytes, value).decode("latin-1")
+    return None
+
+
 async def caller(request: Request, *scopes: str) -> Caller:
     """Whoever sent this request, with one of the scopes it takes. Raises Unauthenticated, Forbidden or TooMany."""
-    return await cast(KeyRing, request.app.state.keys).caller(request, *scopes)
+    return await caller_by_key(request, header(request, b"x-api-key") or _bearer_key(request), *scopes)
+
+
+def _bearer_key(request: Request) -> str:
+    scheme, _, key = (header(request, b"authorization") or "").partition(" ")
+    return key.strip() if scheme.lower() == "bearer" else ""
 
 
 async def caller_by_id(request: Request, key_id: UUID, *scopes: str) -> Caller:
@@ -43,7 +56,7 @@ async def caller_by_key(request: Request, key: str, *scopes: str) -> Caller:
 
 async def read_body(request: Request, *, largest: int) -> bytes:
     """The raw body; raise TooLarge as soon as it exceeds so many bytes."""
-    declared = request.headers.get("content-length", "")
+    declared = header(request, b"content-length") or ""
     if declared.isdecimal() and int(declared) > largest:
         raise TooLarge(f"The body may have at most {largest:,} bytes")
     body, more = bytearray(), True
@@ -73,7 +86,7 @@ def tagged_response(request: Request, body: Any) -> Response:
     """JSON with an `ETag` of its bytes; 304 without them where the caller has them already (RFC 9110, 13.1.2)."""
     encoded = msgspec.json.encode(body)
     tag = f'"{hashlib.blake2b(encoded, digest_size=16).hexdigest()}"'
-    known = request.headers.get("if-none-match")
+    known = header(request, b"if-none-match")
     if known is not None and (known.strip() == "*" or tag in known):
         return Response(status_code=304, headers={"ETag": tag})
     return _Json(encoded, 200, {"ETag": tag})
