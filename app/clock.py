@@ -1,4 +1,5 @@
-"""The time, handed down so that tests can move it, and as it stands in ids. All times are aware and in UTC."""
+"""The time, handed down so that tests can move it, and ids, which tell when they were made. All times are aware and in
+UTC."""
 
 from __future__ import annotations
 
@@ -6,12 +7,28 @@ from datetime import UTC, datetime, timedelta
 from typing import Protocol
 from uuid import UUID
 
+import uuid_utils
+from asyncpg.pgproto import pgproto
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def timestamp(time: datetime) -> str:
     """ISO 8601 in UTC with milliseconds and a `Z`, as Apiframe writes times."""
     return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def new_id() -> UUID:
+    """A UUIDv7 of now."""
+    return pgproto.UUID(uuid_utils.uuid7().bytes)
+
+
+def id_of(text: str) -> UUID:
+    """An id that was written down; raises ValueError for what is none.
+
+    It is of the kind that the driver reads and writes ids by: a UUID, read and written ten times as fast.
+    """
+    return pgproto.UUID(text)
 
 
 def first_id(time: datetime) -> UUID:

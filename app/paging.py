@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from app.clock import id_of
 from app.errors import Invalid, NotFound
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -63,7 +64,7 @@ def read_time(value: Any, name: str, faults: dict[str, list[str]]) -> datetime |
 def find_id(text: str | None) -> UUID | None:
     """The id that a text is, None where it is none."""
     try:
-        return UUID(text) if text is not None else None
+        return id_of(text) if text is not None else None
     except ValueError:
         return None
 

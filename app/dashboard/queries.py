@@ -9,8 +9,8 @@ from uuid import UUID
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
-from uuid_utils.compat import uuid7
 
+from app.clock import new_id
 from app.db import AnyRow
 
 
@@ -45,7 +45,7 @@ async def insert_session(
     tx: AsyncConnection, token_hash: bytes, key_id: UUID, now: datetime, *, address: str, browser: str
 ) -> UUID:
     """Keep a session and return its id."""
-    session_id = uuid7()
+    session_id = new_id()
     values = {"id": session_id, "hash": token_hash, "key_id": key_id, "now": now}
     await tx.execute(_INSERT_SESSION, values | {"address": address, "browser": browser})
     return session_id

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -16,9 +15,9 @@ from uuid import UUID
 import msgspec
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
-from uuid_utils.compat import uuid7
 
 from app.apiframe.callback import callback_body, callback_event, callback_headers
+from app.clock import new_id
 from app.context import Context
 from app.db import AnyRow
 from app.deliveries import health
@@ -46,8 +45,7 @@ SOON_SECONDS: Final = 60.0
 """Attempts that are due within so long are waited for; later ones are found by the sweep."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sent:
+class Sent(msgspec.Struct, frozen=True, kw_only=True):
     """One try: the claimed delivery, when it began, what came back, and what that means."""
 
     id: UUID
@@ -58,8 +56,7 @@ class Sent:
     verdict: Verdict
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(msgspec.Struct, frozen=True):
     """A claimed delivery that ends without an attempt."""
 
     claimed: AnyRow
@@ -163,7 +160,7 @@ async def attempt(ctx: Context, claimed: AnyRow) -> Sent:
         once=_is_trial(claimed) or _is_progress(claimed),
     )
     return Sent(
-        id=uuid7(),
+        id=new_id(),
         claimed=claimed,
         at=at,
         request_headers=own | dict.fromkeys(given, HIDDEN),

@@ -13,9 +13,9 @@ from uuid import UUID
 
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
-from uuid_utils.compat import uuid7
 
 from app.apiframe.callback import callback_event
+from app.clock import new_id
 from app.context import Context
 from app.db import AnyRow
 from app.deliveries.filters import Facts, Wanted, matches
@@ -67,7 +67,7 @@ TOPICS = ("events", "deliver")
 def new_event(one: News, now: datetime) -> NewEvent:
     """The event of a piece of news, not numbered yet."""
     return NewEvent(
-        id=uuid7(),
+        id=new_id(),
         at=now,
         type=one.facts.type,
         team_id=one.facts.team_id,
@@ -90,7 +90,7 @@ def filter_of(row: AnyRow) -> Wanted:
 def delivery_of(event: NewEvent, subscription: AnyRow, due_at: datetime | None, **more: Any) -> NewDelivery:
     """The delivery of an event to a subscription. It is the affair of the subscriber's team, whosever the event is."""
     return NewDelivery(
-        id=uuid7(),
+        id=new_id(),
         event_id=event.id,
         event_at=event.at,
         event_type=event.type,
@@ -123,7 +123,7 @@ DELETED = "the subscription was deleted"
 
 def _callback(callback: Callback, event: NewEvent, now: datetime) -> NewDelivery:
     return NewDelivery(
-        id=uuid7(),
+        id=new_id(),
         event_id=event.id,
         event_at=event.at,
         event_type=event.type,

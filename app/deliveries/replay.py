@@ -14,10 +14,9 @@ from uuid import UUID
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
-from uuid_utils.compat import uuid7
 
 from app.auth import Caller
-from app.clock import timestamp
+from app.clock import new_id, timestamp
 from app.context import Context
 from app.db import AnyRow
 from app.deliveries.history import show_delivery
@@ -121,7 +120,7 @@ async def start(ctx: Context, caller: Caller, subscription_id: UUID, asked: Repl
         if asked.dry_run:
             return {"totalCount": count, "hasMore": count >= MOST_COUNTED}
         _must_be_enabled(subscription)
-        replay_id = uuid7()
+        replay_id = new_id()
         columns = {
             "id": replay_id,
             "subscription_id": subscription_id,
@@ -235,7 +234,7 @@ async def _make_part(
         await history.make_due(tx, ids, now)
         return len(ids), None, ids[-1] if ids else None
     events = await history.list_matching(tx, row, span, after=row.after_sequence, limit=limit)
-    await history.upsert_due(tx, row.subscription_id, row.team_id, events, [uuid7() for _ in events], now)
+    await history.upsert_due(tx, row.subscription_id, row.team_id, events, [new_id() for _ in events], now)
     return len(events), events[-1].sequence if events else None, None
 
 

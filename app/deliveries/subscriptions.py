@@ -9,10 +9,9 @@ from uuid import UUID
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
-from uuid_utils.compat import uuid7
 
 from app.auth import Caller
-from app.clock import timestamp
+from app.clock import new_id, timestamp
 from app.context import Context
 from app.db import AnyRow
 from app.deliveries.asking import read_changes, read_new
@@ -40,7 +39,7 @@ async def create(ctx: Context, caller: Caller, body: Mapping[str, Any]) -> dict[
     """Subscribe, and return the subscription with its secret. Raises Invalid, Forbidden, Conflict."""
     asked = read_new(body, ctx.targets)
     await _check(ctx, caller, asked)
-    now, secret, subscription_id = ctx.now(), make_secret(), uuid7()
+    now, secret, subscription_id = ctx.now(), make_secret(), new_id()
     own = {"id": subscription_id, "team_id": caller.team_id, "created_at": now, "updated_at": now, "secret": secret}
     async with ctx.db.transaction() as tx:
         if await queries.count_subscriptions(tx, caller.team_id) >= MOST_SUBSCRIPTIONS:

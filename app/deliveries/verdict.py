@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final, Literal
+
+import msgspec
 
 RETRY_SECONDS: Final = (5, 60, 300, 1800, 7200, 18_000, 36_000, *[43_200] * 7)
 """How long to wait after each failed attempt: more than three days in all, though every wait were the shortest."""
@@ -16,8 +17,7 @@ GONE: Final = 410
 End = Literal["delivered", "undelivered", "dropped"]
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True):
     """`ended` with its reason, or None and when to try again, in seconds. `disables`: nothing more is to be sent there.
 
     `unmade`: it is no verdict on an attempt, since none was made.
@@ -30,6 +30,9 @@ class Verdict:
     unmade: bool = False
 
 
+DELIVERED: Final = Verdict("delivered")
+
+
 def judge(
     status: int | None, attempt: int, spread: float, *, retry_after: float | None = None, once: bool = False
 ) -> Verdict:
@@ -39,7 +42,7 @@ def judge(
     not made again, because the next one of its kind says more, or because somebody only wanted to see.
     """
     if status is not None and 200 <= status < 300:
-        return Verdict("delivered")
+        return DELIVERED
     if once:
         return Verdict("dropped", "not tried again")
     if status == GONE:

@@ -10,9 +10,8 @@ from typing import Any, Final
 from uuid import UUID
 
 import httpx
-from uuid_utils.compat import uuid7
 
-from app.clock import first_id
+from app.clock import first_id, new_id
 from app.context import Context
 from app.dashboard.breaking import Process, Scene, Storm
 from app.demo.counting import Ours, count, theirs_of
@@ -117,7 +116,7 @@ class Troubles:
     async def _submit(self, ctx: Context, client: httpx.AsyncClient, storm: Storm, place: int) -> None:
         """Submit one generation, again under its Idempotency-Key until it is acknowledged."""
         body = {"model": MODEL, "prompt": f"a lighthouse in storm {storm.number}, picture {place} of {storm.size}"}
-        headers = {"Idempotency-Key": str(uuid7())}
+        headers = {"Idempotency-Key": str(new_id())}
         while not ctx.closing.is_set():
             try:
                 answer = await client.post("/v2/images/generate", json=body, headers=headers)

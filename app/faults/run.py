@@ -17,10 +17,10 @@ from typing import Any, Final
 import msgspec
 from rich.console import Console
 from sqlalchemy import text
-from uuid_utils.compat import uuid7
 
 from app import logs
 from app.auth import Caller
+from app.clock import new_id
 from app.config import Settings
 from app.context import open_context, open_database
 from app.deliveries import subscriptions
@@ -136,7 +136,7 @@ async def _make_keys(settings: Settings, subscriber_url: str) -> dict[str, str]:
             await tx.execute(_GIVE_BUDGETS, {"credits": BUDGET, "teams": list(TEAMS)})
             team_id = await find_team_id(tx, TEAMS[0])
         assert team_id is not None, "its key was just made"
-        admin = Caller(uuid7(), team_id, TEAMS[0], frozenset({"admin"}))
+        admin = Caller(new_id(), team_id, TEAMS[0], frozenset({"admin"}))
         await subscriptions.create(ctx, admin, {"url": subscriber_url, "types": ["*"], "allTeams": True})
         return keys
 

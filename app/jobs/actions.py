@@ -13,11 +13,11 @@ from uuid import UUID
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
-from uuid_utils.compat import uuid7
 
 from app.apiframe.spelling import POLL_ONLY
 from app.apiframe.wire import Observation
 from app.auth import Caller
+from app.clock import new_id
 from app.context import SANDBOX, Context
 from app.errors import Conflict, NotFound, Unavailable
 from app.jobs import reading, reconcile
@@ -76,7 +76,7 @@ async def retry(
     if original.parent_id is not None and original.upstream_account != ctx.account:
         raise Conflict("The parent job was not run by the Apiframe account that is used now")
     job = NewJob(
-        id=uuid7(),
+        id=new_id(),
         team_id=original.team_id,
         key_id=original.key_id,
         operation=original.operation,

@@ -12,9 +12,9 @@ import msgspec
 import structlog
 from msgspec.structs import replace
 from sqlalchemy.ext.asyncio import AsyncConnection
-from uuid_utils.compat import uuid7
 
 from app.auth import Caller
+from app.clock import new_id
 from app.context import Context
 from app.db import sqlstate
 from app.deliveries.publish import TOPICS
@@ -101,7 +101,7 @@ def _new_job(
 ) -> NewJob:
     wire = body.wire if parent is None else parent.translated(body.wire)
     return NewJob(
-        id=uuid7(),
+        id=new_id(),
         team_id=caller.team_id,
         key_id=caller.key_id,
         operation=body.operation,

@@ -16,8 +16,8 @@ from uuid import UUID
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.pool import QueuePool
-from uuid_utils.compat import uuid7
 
+from app.clock import new_id
 from app.context import Context
 from app.ops import process_queries as queries
 from app.ops.process_queries import ProcessRow
@@ -42,7 +42,7 @@ class Presence:
         self._ctx = ctx
         self._role = role
         self._began = time.monotonic()
-        self.id: UUID = uuid7()
+        self.id: UUID = new_id()
         self._counted: Mapping[str, float] = {}  # in the sum already, from before this id
         self._written: Mapping[str, float] | None = None  # under this id, as far as is known
 
@@ -75,7 +75,7 @@ class Presence:
         folded = self._written if found is None else msgspec.json.decode(found, type=dict[str, float])
         if folded is not None:
             self._counted = {name: self._counted.get(name, 0) + value for name, value in folded.items()}
-            self._written, self.id = None, uuid7()
+            self._written, self.id = None, new_id()
 
     def _row(self, measures: Mapping[str, float]) -> ProcessRow:
         pool = self._ctx.db.engine.pool

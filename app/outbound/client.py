@@ -11,12 +11,12 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 from urllib.parse import urljoin
 
 import aiohttp
+import msgspec
 from yarl import URL
 
 from app.clock import Clock, SystemClock
@@ -37,8 +37,7 @@ REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 MOST_REDIRECTS: Final = 5
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(msgspec.Struct, frozen=True, kw_only=True):
     """How a call ended: with a status, or with an error, or with both where an answer broke off after its head.
 
     `error` is one line for people. `seconds` is how long it all took. `address` is the IP address that was connected to

@@ -10,10 +10,9 @@ from uuid import UUID
 import msgspec
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
-from uuid_utils.compat import uuid7
 
 from app.auth import Caller
-from app.clock import first_id, timestamp
+from app.clock import first_id, new_id, timestamp
 from app.context import Context
 from app.db import AnyRow
 from app.errors import Invalid
@@ -31,13 +30,13 @@ async def note(
 
     `team_id` is whose affair it is, who may read of it; None means everybody's, which operators read.
     """
-    values = {"id": uuid7(), "actor": actor, "action": action, "subject": str(subject), "team_id": team_id}
+    values = {"id": new_id(), "actor": actor, "action": action, "subject": str(subject), "team_id": team_id}
     await tx.execute(_INSERT, values | {"data": msgspec.json.encode(data).decode()})
 
 
 async def note_each(tx: AsyncConnection, actor: str, action: str, subjects: Mapping[UUID, UUID | None]) -> None:
     """Write down that somebody did the same to many things, each of which is the affair of a team."""
-    values = {"actor": actor, "action": action, "ids": [uuid7() for _ in subjects]}
+    values = {"actor": actor, "action": action, "ids": [new_id() for _ in subjects]}
     subjected = {"subjects": [str(subject) for subject in subjects], "team_ids": list(subjects.values())}
     await tx.execute(_INSERT_EACH, values | subjected)
 

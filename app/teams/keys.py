@@ -11,9 +11,9 @@ from uuid import UUID
 
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
-from uuid_utils.compat import uuid7
 
 from app.auth import key_hash
+from app.clock import new_id
 from app.errors import Conflict
 from app.models.teams import SCOPES, TEST_SCOPES
 
@@ -67,7 +67,7 @@ async def create_key(
     if test:
         team = twin_name(team)
         team_id = await _get_or_insert_team(tx, team, now, test_of=team_id)
-    made = NewKey(uuid7(), key, team, team_id, check_scopes(scopes))
+    made = NewKey(new_id(), key, team, team_id, check_scopes(scopes))
     await tx.execute(
         text(
             """
@@ -135,7 +135,7 @@ async def _get_or_insert_team(tx: AsyncConnection, name: str, now: datetime, *, 
             ON CONFLICT (name) DO UPDATE SET name = excluded.name RETURNING id, test_of
             """
         ),
-        {"id": uuid7(), "name": name, "now": now, "test_of": test_of},
+        {"id": new_id(), "name": name, "now": now, "test_of": test_of},
     )
     team = inserted.one()
     if team.test_of != test_of:

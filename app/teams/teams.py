@@ -9,10 +9,9 @@ from uuid import UUID
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
-from uuid_utils.compat import uuid7
 
 from app.auth import Caller
-from app.clock import timestamp, timestamp_or_null
+from app.clock import new_id, timestamp, timestamp_or_null
 from app.context import Context
 from app.db import AnyRow
 from app.errors import Conflict, Invalid, NotFound
@@ -29,7 +28,7 @@ LARGEST_LIMIT: Final = 200
 
 async def create(ctx: Context, caller: Caller, body: Mapping[str, Any]) -> dict[str, Any]:
     """Make a team, and return it. Raises Invalid, or Conflict where there is one of that name."""
-    asked, team_id, now = read_new_team(body), uuid7(), ctx.now()
+    asked, team_id, now = read_new_team(body), new_id(), ctx.now()
     limits = {column: asked[name] for name, column in COLUMN_OF.items() if name in asked}
     paused = {"paused_at": now} if asked.get("paused") else {}
     async with ctx.db.transaction() as tx:

@@ -12,10 +12,10 @@ from uuid import UUID
 import msgspec
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
-from uuid_utils.compat import uuid7
 
 from app.apiframe.signature import SIGNATURE_HEADER, Verdict, check
 from app.apiframe.wire import Observation, event_of, observe_payload, read_json
+from app.clock import new_id
 from app.context import Context
 from app.errors import NotFound, Unauthenticated
 from app.jobs.announce import settle_and_announce
@@ -163,7 +163,7 @@ def _answer(
 
 def _receipt(webhook: Webhook, answer: Received) -> Receipt:
     return Receipt(
-        id=uuid7(),
+        id=new_id(),
         job_id=webhook.job_id,
         received_at=webhook.received_at,
         digest=webhook.digest,

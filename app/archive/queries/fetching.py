@@ -10,8 +10,8 @@ from uuid import UUID
 
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
-from uuid_utils.compat import uuid7
 
+from app.clock import new_id
 from app.db import AnyRow, recordset
 from app.statements import Statement
 
@@ -28,7 +28,7 @@ class NewFile(msgspec.Struct, frozen=True, kw_only=True):
     give_up_at: datetime
     late_told: bool = False  # that it is late is no news
     refusal: str | None = None  # why it is not to be fetched at all
-    id: UUID = msgspec.field(default_factory=uuid7)
+    id: UUID = msgspec.field(default_factory=new_id)
 
 
 async def insert_files(tx: AsyncConnection, files: Sequence[NewFile], *, now: datetime) -> list[UUID]:

@@ -9,8 +9,8 @@ from uuid import UUID
 
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
-from uuid_utils.compat import uuid7
 
+from app.clock import new_id
 from app.db import recordset
 from app.statements import Statement
 
@@ -23,7 +23,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     kind: Literal["dispatch", "transition", "poll", "action", "archive"]
     source: str
     data: Mapping[str, Any]
-    id: UUID = msgspec.field(default_factory=uuid7)
+    id: UUID = msgspec.field(default_factory=new_id)
 
 
 async def insert_steps(tx: AsyncConnection, steps: Sequence[Step]) -> None:

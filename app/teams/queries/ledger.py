@@ -11,8 +11,8 @@ from uuid import UUID
 import msgspec
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
-from uuid_utils.compat import uuid7
 
+from app.clock import new_id
 from app.db import AnyRow, recordset
 from app.statements import Statement
 
@@ -39,7 +39,7 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     month: date
     credits: int | None
-    id: UUID = msgspec.field(default_factory=uuid7)
+    id: UUID = msgspec.field(default_factory=new_id)
 
 
 async def lock_balances(tx: AsyncConnection, team_ids: Collection[UUID], month: date) -> Sequence[AnyRow]:
@@ -134,7 +134,7 @@ async def insert_reserves(
         {
             "now": now,
             "month": month,
-            "ids": [uuid7() for _ in reserves],
+            "ids": [new_id() for _ in reserves],
             "job_ids": [each.job_id for each in reserves],
             "team_ids": [each.team_id for each in reserves],
             "operations": [each.operation for each in reserves],
