@@ -149,7 +149,9 @@ async def _find_few(connection: AsyncConnection, sought: Sought, *, limit: int) 
     ways = [sought] if sought.team_label is None else [sought, replace(sought, team_is_sought=True)]
     for way in ways:
         if await queries.guess_words(connection, way) <= 2 * FEW:
-            return await queries.list_by_words(connection, way, most=FEW, limit=limit)
+            found = await queries.list_by_words(connection, way, most=FEW, limit=limit)
+            if found is not None:
+                return found
     return None
 
 

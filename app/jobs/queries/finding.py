@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final
 from uuid import UUID
 
@@ -124,23 +124,22 @@ def _typed(sought: Sought) -> dict[str, str]:
 
 
 def _in_words(sought: Sought) -> tuple[str, dict[str, str]]:
-    """The condition on `job_words`, and what stands in it.
-
-    Whose jobs they are is read of each that has the words, unless `team_is_sought`: the index is slow to tell what a long
-    list and a short one have in common.
-    """
+    """What the index of `job_words` is asked, and what stands in it."""
     given = {"labels": (sought.labels, "words @@ CAST(:labels AS tsquery)")}
     given["words"] = (sought.words, "words @@ websearch_to_tsquery('simple', :words)")
-    team = "words @@ CAST(:team_label AS tsquery)"
-    given["team_label"] = (sought.team_label, team if sought.team_is_sought else f"({team}) IS TRUE")
+    if sought.team_is_sought:
+        given["team_label"] = (sought.team_label, _IS_OF_TEAM)
     wanted = {name: condition for name, (value, condition) in given.items() if value is not None}
     values = {name: value for name, (value, _) in given.items() if value is not None}
     return " AND ".join(wanted.values()), values
 
 
+_IS_OF_TEAM: Final = "words @@ CAST(:team_label AS tsquery)"
+
+
 async def guess_words(connection: AsyncConnection, sought: Sought) -> int:
     """How many jobs the planner believes to have these words and labels, as the index is asked. Nothing is read."""
-    condition, parameters = _in_words(sought if sought.team_is_sought else replace(sought, team_label=None))
+    condition, parameters = _in_words(sought)
     statement = text(f"EXPLAIN (FORMAT JSON) SELECT 1 FROM job_words WHERE {condition}")  # noqa: S608
     told = (await connection.execute(statement, parameters)).scalar_one()
     plan = msgspec.json.decode(told) if isinstance(told, str) else told
@@ -152,18 +151,24 @@ async def list_by_words(
 ) -> Sequence[AnyRow] | None:
     """The newest that match of those that have these words and labels, as `walk` gives them; None: those are too many.
 
-    There may be `most`. Labels are also looked for in jobs whose words were not read yet, which `jobs` knows itself.
+    The index may know `most`. Whose jobs those are is read of each, unless `team_is_sought`: the index is slow to tell what
+    a long list and a short one have in common. Labels are also looked for in jobs whose words were not read yet, which
+    `jobs` knows itself.
 
     Jobs are looked at in the order of their ids, until enough match. An id is made just before the time that its job is
     listed by: of jobs that were made at once the order may be another, so a few more are looked at.
     """
     in_words, parameters = _in_words(sought)
+    is_ours = "true"
+    if sought.team_label is not None:
+        is_ours, parameters = _IS_OF_TEAM, parameters | {"team_label": sought.team_label}
     waiting = "" if sought.words is not None else f"UNION ({_WAITING} LIMIT {most})"
     statement = f"""
         WITH known AS MATERIALIZED (
-            SELECT job_id FROM job_words WHERE {in_words} LIMIT {most + 1}
+            SELECT job_id, {is_ours} AS is_ours FROM job_words WHERE {in_words} LIMIT {most + 1}
         ), hits AS MATERIALIZED (
-            (SELECT job_id FROM known WHERE (SELECT count(*) FROM known) <= {most}) {waiting} ORDER BY job_id DESC
+            (SELECT job_id FROM known WHERE is_ours AND (SELECT count(*) FROM known) <= {most}) {waiting}
+            ORDER BY job_id DESC
         ), newest AS (
             SELECT job.created_at, job.id
             FROM hits AS hit CROSS JOIN LATERAL (
