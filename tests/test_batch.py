@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import operator
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
@@ -100,7 +102,7 @@ async def test_when_enough_calls_wait_transactions_go_beside_the_one_in_flight_u
     await held.entered.wait()
     for beside in range(1, MOST_AT_ONCE):
         tasks += await start_all(batch, range(100 * beside, 100 * beside + ENOUGH))
-        await eventually(held.count, lambda count, most=beside + 1: count == most)
+        await eventually(held.count, functools.partial(operator.eq, beside + 1))
     tasks += await start_all(batch, range(1000, 1000 + 2 * ENOUGH))
     assert len(batch._workers) == MOST_AT_ONCE
     held.go.set()

@@ -195,8 +195,8 @@ async def walk_through(history: History, asked: JobFilter, **scope: Any) -> list
 
 @pytest.mark.parametrize(
     ("few", "common", "merged"),
-    [(finding.FEW, finding.COMMON, 64), (finding.FEW, 0, 64), (0, finding.COMMON, 1)],
-    ids=["words", "walk", "a walk each"],
+    [(finding.FEW, finding.COMMON, 64), (60, finding.COMMON, 64), (finding.FEW, 0, 64), (0, finding.COMMON, 1)],
+    ids=["words", "some words", "walk", "a walk each"],
 )
 async def test_every_filter_finds_what_the_same_filter_in_python_finds(
     history: History, monkeypatch: pytest.MonkeyPatch, few: int, common: int, merged: int
