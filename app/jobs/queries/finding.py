@@ -87,10 +87,10 @@ def _walk(sought: Sought, teams: Sequence[str], budget: int, limit: int) -> str:
     that match have no order of their own but that in which they are met: to sort them, all would be read first.
     """
     fits = " AND ".join(sought.tests_of_index) or "true"
+    ways = [" AND ".join([team, walk, *sought.span]) for team in teams for walk in sought.walks]
     merged = " UNION ALL ".join(
-        f"(SELECT created_at, id, {fits} AS fits FROM jobs WHERE {' AND '.join([team, walk, *sought.span])} {ORDER} LIMIT {budget})"  # noqa: E501, S608
-        for team in teams
-        for walk in sought.walks
+        f"(SELECT created_at, id, {fits} AS fits FROM jobs WHERE {way} {ORDER} LIMIT {budget})"  # noqa: S608
+        for way in ways
     )
     places = f"SELECT created_at, id, fits FROM ({merged}) AS stretch {ORDER} LIMIT {budget}"  # noqa: S608
     looks = ["fits"]
@@ -185,6 +185,7 @@ async def list_by_words(
 
 
 MADE_AT_ONCE: Final = 50
+"""Jobs that may be in another order by their ids than by their times; what one process makes in a moment is less."""
 
 
 # What follows the reader's place in the log is not in `job_words` yet. That is little, unless it cannot keep up.
