@@ -200,7 +200,7 @@ async def test_a_full_queue_is_unavailable_and_takes_nothing_away_from_those_in_
     waiting = await start_all(batch, [2, 3])
 
     with pytest.raises(Unavailable) as refused:
-        await asyncio.wait_for(batch(4), 5)
+        await asyncio.wait_for(batch(4), 30)
 
     assert refused.value.headers["Retry-After"].isdecimal()
     held.go.set()

@@ -87,7 +87,7 @@ async def test_a_connection_is_closed_though_whoever_opens_it_is_cancelled_twice
     await asyncio.gather(opening, return_exceptions=True)
     assert opening.cancelled()
     may_connect.set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not closed:
             await asyncio.sleep(0)
     await database.close()

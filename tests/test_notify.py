@@ -13,7 +13,7 @@ import pytest
 from app.db import Database
 from app.notify import LARGEST_PAYLOAD, Notifier, wait
 
-SECONDS = 10
+SECONDS = 30
 
 
 @pytest.fixture

@@ -171,5 +171,5 @@ async def test_what_a_rate_limit_holds_back_is_looked_at_again_soon_though_nothi
     with quiet.ctx.notify.listening("deliver") as nudged:
         nudged.clear()
         assert await deliver.run_once(quiet.ctx) == 0
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await nudged.wait()

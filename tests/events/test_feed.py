@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from app import partitions
 from app.clock import SettableClock
+from app.events import feed
 from app.models.events import EVENT_TYPES
 from app.ops.pruning import prune_once
 from app.simulator.server import RunningSimulator
@@ -166,17 +167,18 @@ async def test_an_empty_log_has_a_cursor_too(quiet: Service, subscriber: Caller)
         assert await page(subscriber, **query) == {"events": [], "nextCursor": "0", "hasMore": False}
 
 
-async def test_waiting_ends_with_the_first_event_that_concerns_the_reader(quiet: Service, subscriber: Caller) -> None:
+async def test_waiting_ends_with_the_first_event_that_concerns_the_reader(
+    quiet: Service, subscriber: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed, "LOOK_AGAIN_SECONDS", 60)
     mine, other = await team_of(quiet, subscriber.key_id), uuid4()
     following = waiting(subscriber, types="job.completed")
     await listened_to(quiet)
     await append_events(quiet, fact("job.completed", team=other), fact("job.failed", team=mine))
     await append_events(quiet, fact("job.progress", team=mine))
-    began = time.monotonic()
     written = await append_events(quiet, fact("job.completed", team=mine))
 
-    seen = (await following).json()
-    assert time.monotonic() - began < 3, "a nudge should have woken it"
+    seen = (await asyncio.wait_for(following, 30)).json()
     assert numbers(seen) == written
     assert seen["nextCursor"] == str(written[-1])
 
@@ -198,7 +200,7 @@ async def test_a_lost_nudge_costs_a_reader_seconds_only(quiet: Service, subscrib
     await listened_to(quiet)
     written = await append_events(quiet, fact(team=team), nudge=False)
 
-    assert numbers((await asyncio.wait_for(following, 10)).json()) == written
+    assert numbers((await asyncio.wait_for(following, 30)).json()) == written
 
 
 async def test_waiting_holds_no_connection(serve: Callable[..., Any], simulator: RunningSimulator) -> None:
@@ -207,7 +209,7 @@ async def test_waiting_holds_no_connection(serve: Callable[..., Any], simulator:
     readers = [waiting(reader) for _ in range(20)]
     await listened_to(service)
 
-    assert (await reader.http.get("/v2/jobs", timeout=5)).status_code == 200
+    assert (await reader.http.get("/v2/jobs")).status_code == 200
     written = await append_events(service, fact(team=await team_of(service, reader.key_id)))
     assert [numbers((await each).json()) for each in readers] == [written] * 20
 
@@ -218,15 +220,18 @@ async def test_a_key_that_is_revoked_waits_no_longer(quiet: Service, subscriber:
     async with quiet.ctx.db.transaction() as tx:
         await revoke_key(tx, subscriber.key_id, quiet.ctx.now())
 
-    refused(await asyncio.wait_for(following, 10), 401)
+    refused(await asyncio.wait_for(following, 30), 401)
 
 
-async def test_a_process_that_stops_answers_whoever_waits(quiet: Service, subscriber: Caller) -> None:
+async def test_a_process_that_stops_answers_whoever_waits(
+    quiet: Service, subscriber: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed, "LOOK_AGAIN_SECONDS", 60)
     following = waiting(subscriber)
     await listened_to(quiet)
     quiet.ctx.begin_closing()
 
-    assert (await asyncio.wait_for(following, 3)).json() == {"events": [], "nextCursor": "0", "hasMore": False}
+    assert (await asyncio.wait_for(following, 30)).json() == {"events": [], "nextCursor": "0", "hasMore": False}
 
 
 async def test_a_team_reads_its_own_events_and_operators_those_of_all(quiet: Service, subscriber: Caller) -> None:

@@ -140,12 +140,12 @@ async def test_an_upstream_that_does_not_answer_holds_an_unknown_model_up_for_a_
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(documents, "PATIENCE_SECONDS", 0.2)
-    async with before(serve, document("midjourney"), upstream_timeout_seconds=2) as (service, upstream):
+    async with before(serve, document("midjourney"), upstream_timeout_seconds=60) as (service, upstream):
         await documents.refresh_once(service.ctx)
         advance(service, 301)
         upstream.silent = True
 
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(30):
             await details(service, NEW)
             await details(service, NEW)
         assert upstream.documents == 2

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.datastructures import Headers
 
+from app.jobs import reading
 from app.jobs.reading import LONGEST_WAIT_SECONDS
 from app.jobs.waiting import Wish
 from app.simulator.server import RunningSimulator
@@ -277,10 +278,11 @@ async def test_a_revoked_key_waits_no_longer(archive: Archive) -> None:
     assert await listeners(archive.service, held.id) == 0
 
 
-async def test_a_shutdown_answers_whoever_waits_at_once(archive: Archive) -> None:
+async def test_a_shutdown_answers_whoever_waits_at_once(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "LOOK_AGAIN_SECONDS", 60)
     task, held = await waiting(archive, **WANT_PICTURE)
     archive.service.ctx.begin_closing()
-    answer = await asyncio.wait_for(task, 3)
+    answer = await asyncio.wait_for(task, 30)
     assert answer.status_code == 202
     assert answer.json()["jobId"] == held.id
 
@@ -300,9 +302,8 @@ async def test_who_waits_holds_no_connection_to_the_database(
 
         await eventually(jobs_waited_for, lambda count: count == 20)
         assert not any(task.done() for task in tasks)
-        async with asyncio.timeout(5):
-            for _ in range(20):
-                assert (await service.caller.http.get("/v2/jobs")).status_code == 200
+        for _ in range(20):
+            assert (await service.caller.http.get("/v2/jobs")).status_code == 200
         for job in (await asyncio.to_thread(archive.simulator.ask, "books?part=jobs"))["jobs"]:
             await tell(archive.simulator, f"jobs/{job['job_id']}/finish")
         service.ctx.begin_closing()

@@ -128,7 +128,7 @@ async def post(calls: Outbound, url: str, body: bytes = b"{}", seconds: float = 
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not condition():
             await asyncio.sleep(0.005)
 
