@@ -23,8 +23,10 @@ from tests.archive.stories import Archive, archiving
 from tests.dashboard.operators import Operator, sign_in
 from tests.dashboard.pages import region, situation, text_of
 from tests.harness import FLUX, SIMULATOR_KEY, Service, eventually, held_job, post_webhook, tell
+from tests.media import png
 from tests.objects import folder_place
 from tests.receivers import receiving
+from tests.sources import Gate, sourcing
 
 LATER: Final = {"Prefer": "respond-async"}
 
@@ -259,6 +261,22 @@ async def test_kept_files_are_shown_with_the_sessions_cookie_in_parts_too(archiv
         assert (await operator.http.get(f"/ops/files/{file['id']}")).status_code == 303
 
 
+async def media_of(operator: Operator, job_id: str) -> str:
+    return region(await operator.read(f"/ops/jobs/{job_id}"), "media")
+
+
+async def test_a_file_that_is_being_fetched_is_told_of_as_such(archive: Archive) -> None:
+    gate = Gate()
+    async with sourcing() as source, AsyncExitStack() as stack:
+        operator = await sign_in(stack, archive.service)
+        job_id = await archive.job({"images": [source.serve("0.png", png(), gate=gate)]})
+        await gate.reached.wait()
+        assert "Being kept … Attempt 1 is being made" in text_of(await media_of(operator, job_id))
+        gate.released.set()
+        await archive.settled(job_id)
+        assert "Attempt" not in text_of(await media_of(operator, job_id))
+
+
 async def test_files_that_are_not_kept_are_told_of_with_the_reason(archive: Archive) -> None:
     gone = f"{archive.simulator.url}/nothing.png"
     job_id = await archive.job({"images": [gone]})
@@ -266,7 +284,7 @@ async def test_files_that_are_not_kept_are_told_of_with_the_reason(archive: Arch
         operator = await sign_in(stack, archive.service)
 
         async def media() -> str:
-            return region(await operator.read(f"/ops/jobs/{job_id}"), "media")
+            return await media_of(operator, job_id)
 
         pending = await eventually(media, lambda html: "404" in html)
         assert re.search(r"Being kept …: .*404.* Attempt 2 ", text_of(pending))

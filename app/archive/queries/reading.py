@@ -34,7 +34,7 @@ async def list_files_of(connection: AsyncConnection, job_id: UUID) -> Sequence[A
 _LIST_OF_JOB: Final = text(
     """
     SELECT id, position, source, status, reason, due_at, attempt_count, stored_at, content_type, byte_count, width, height,
-        thumbnail IS NOT NULL AS has_thumbnail
+        thumbnail IS NOT NULL AS has_thumbnail, lease_token IS NOT NULL AS is_leased
     FROM files WHERE job_id = :job_id ORDER BY position
     """
 )
