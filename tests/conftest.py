@@ -24,15 +24,13 @@ from tests.harness import Service, running_service, settings_for
 TEMPLATE = "framehook_template"
 
 SLOWEST = (
-    *(
-        "processes/",
-        "demo/",
-        "stories/test_consumers",
-        "stories/test_quick_start",
-        "dashboard/",
-        "contract/",
-        "archive/",
-    ),
+    "processes/",
+    "demo/",
+    "stories/test_consumers",
+    "stories/test_quick_start",
+    "dashboard/",
+    "contract/",
+    "archive/",
 )
 """Tests that start commands, browsers and programs in other languages come first: none is to begin when all else is done."""
 
