@@ -38,11 +38,11 @@ def main() -> int:
     return code
 
 
-def stand_still(family: list[psutil.Process]) -> int:
-    """Have one of these stand still for a while, of each program as often; answer how many did."""
+def stand_still(family: list[psutil.Process]) -> bool:
+    """Have one of these stand still for a while, of each program as often. Answers whether there was any."""
     names = {process: process.name() for process in family if process.is_running()}
     if not names:
-        return 0
+        return False
     name = random.choice(sorted(set(names.values())))
     chosen = random.choice([process for process in names if names[process] == name])
     chosen.suspend()
@@ -51,7 +51,7 @@ def stand_still(family: list[psutil.Process]) -> int:
     finally:
         with suppress(psutil.NoSuchProcess):  # it was killed meanwhile, which takes effect at once
             chosen.resume()
-    return 1
+    return True
 
 
 if __name__ == "__main__":
