@@ -35,7 +35,7 @@ from tests.processes.harness import (
 def test_two_services_share_the_work_and_wake_each_others_callers(
     launch: Callable[..., Program], simulator: RunningSimulator, database_url: str
 ) -> None:
-    settings = reachable(simulator, database_url)
+    settings = reachable(simulator, database_url, archive_url="off")  # keeping a file would wake its readers too
     first, second = launch("serve", **settings), launch("serve", **settings | {"port": 0})
     with client(ready(first)) as here, client(ready(second)) as there, ThreadPoolExecutor(12) as threads:
         wanted = [f"picture {number}" for number in range(60)]
