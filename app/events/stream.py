@@ -162,7 +162,7 @@ class EventStream(Response):
         """Send what comes next; False where there is nothing now."""
         stretch = self._tail.newest(self._cursor)
         if stretch is not None:
-            self._older = None
+            self._older = self._reading = None  # a page that is still on its way would lead back to where it begins
         else:
             stretch = self._read_older()
         if stretch is None:

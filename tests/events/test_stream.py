@@ -26,6 +26,7 @@ from app.simulator.server import RunningSimulator
 from app.teams.keys import revoke_key
 from tests.harness import Caller, Service, eventually, held_job, refused, tell
 from tests.listening import Listener, all_sequences, append_events, fact, listening, team_of
+from tests.sources import Gate
 
 LATER = {"Prefer": "respond-async"}
 STREAM = "/v1/events/stream"
@@ -190,6 +191,31 @@ async def test_a_client_far_behind_is_brought_up_from_the_database_and_goes_on_w
             await one.until(lambda one: last in one.sequences)
             assert one.sequences == [number for number in mine if number > after]
         assert len(tail_of(quiet)._events) <= 20
+
+
+async def test_a_page_that_comes_when_its_client_has_gone_on_is_thrown_away(
+    quiet: Service, subscriber: Caller, team: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tail, "KEPT", 20)
+    monkeypatch.setattr(tail, "CATCH_UP_PAGE", 5)
+    read_older, first = tail.Tail.read_older, Gate()
+
+    async def held(self: Any, *asked: Any) -> Any:
+        page = await read_older(self, *asked)
+        if not first.reached.is_set():
+            await first.hold()
+        return page
+
+    monkeypatch.setattr(tail.Tail, "read_older", held)
+    written = await append_events(quiet, *(fact(team=team) for _ in range(60)))
+    async with listening(quiet.url, f"{STREAM}?after={written[49]}", key=subscriber.key) as one:
+        await first.reached.wait()
+        assert await one.has(10) == written[50:], "the tail, which has begun meanwhile, has them too"
+        written += await append_events(quiet, *(fact(team=team) for _ in range(30)))
+        await eventually(lambda: asyncio.sleep(0, tail_of(quiet)._start >= written[60]))
+        first.released.set()
+        await one.until(lambda one: written[-1] in one.sequences)
+        assert one.sequences == written[50:]
 
 
 async def test_what_is_kept_in_memory_is_limited_by_its_size_too(
