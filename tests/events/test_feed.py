@@ -26,19 +26,6 @@ from tests.listening import all_sequences, append_events, fact, team_of
 LATER = {"Prefer": "respond-async"}
 
 
-@pytest.fixture
-async def quiet(serve: Callable[..., Any], simulate: Callable[..., RunningSimulator]) -> Service:
-    """A service that does nothing by itself."""
-    started: Service = await serve(simulate(hold=True), loops=False)
-    return started
-
-
-@pytest.fixture
-async def subscriber(quiet: Service) -> Caller:
-    """A key that may read the events of its team, which has no other."""
-    return await quiet.new_caller("listeners", scopes=("subscribe",))
-
-
 async def page(caller: Caller, path: str = "/v1/events", **query: Any) -> dict[str, Any]:
     answer = await caller.http.get(path, params=query)
     assert answer.status_code == 200, answer.text
