@@ -72,13 +72,22 @@ def test_a_film_of_50_mb_passes_in_little_memory(service: Program, how: str) -> 
 def test_an_upload_that_is_under_way_when_the_service_is_told_to_stop_is_finished(service: Program) -> None:
     host, port = ready(service).removeprefix("http://").split(":")
     body = HEAD + b"\x89PNG\r\n\x1a\n" + bytes(1_000_000) + TAIL
-    lines = ("POST /v2/uploads HTTP/1.1", "Host: x", f"X-API-Key: {KEY}", f"Content-Type: {FORM}")
-    with closing(socket.create_connection((host, int(port)), timeout=20)) as caller:
-        caller.sendall("\r\n".join((*lines, f"Content-Length: {len(body)}", "", "")).encode() + body[:500_000])
+    lines = (
+        "POST /v2/uploads HTTP/1.1",
+        "Host: x",
+        f"X-API-Key: {KEY}",
+        f"Content-Type: {FORM}",
+        "Expect: 100-continue",
+    )
+    with closing(socket.create_connection((host, int(port)), timeout=30)) as caller, caller.makefile("rb") as answers:
+        caller.sendall("\r\n".join((*lines, f"Content-Length: {len(body)}", "", "")).encode())
+        # What the service has not begun to read when it is told to stop is refused: not even its connection may be taken.
+        assert [answers.readline(), answers.readline()] == [b"HTTP/1.1 100 Continue\r\n", b"\r\n"]
+        caller.sendall(body[:500_000])
         service.signal(signal.SIGTERM)
         eventually(lambda: status_of(f"http://{host}:{port}/healthz") is None)
         caller.sendall(body[500_000:])
-        said = b"".join(iter(lambda: caller.recv(65_536), b""))
+        said = answers.read()
     assert said.startswith(b"HTTP/1.1 201 ")
     assert b'"byteSize":1000008' in said
     assert service.wait() == 0
