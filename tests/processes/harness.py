@@ -398,9 +398,12 @@ def kill_postmaster(home: Path) -> None:
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody has now."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
+    """A port of 127.0.0.1 that nobody gets by chance: it stays bound here, which keeps no server from listening on it."""
+    with socket.socket() as bound:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(("127.0.0.1", 0))
+        os.dup(bound.fileno())  # open until the tests end
+        return int(bound.getsockname()[1])
 
 
 def _command(process: psutil.Process) -> str:
