@@ -75,7 +75,8 @@ class Walk:
             self._await_ready()
             key, operators = asyncio.run(self._make_keys())
             self._troubles.key = key
-            with httpx.Client(base_url=self._address, headers={"X-API-Key": key}, trust_env=False) as client:
+            caller = {"X-API-Key": key}
+            with httpx.Client(base_url=self._address, headers=caller, trust_env=False, timeout=JOB_SECONDS) as client:
                 self._follow(client)
             if not once:
                 self._explain(key, operators)
@@ -117,7 +118,7 @@ class Walk:
         if job["status"] != "COMPLETED":
             raise StartupError(f"the job is {job['status']}: {job.get('error')}")
         url = job["result"]["images"][0]
-        picture = httpx.get(url, trust_env=False).raise_for_status()
+        picture = httpx.get(url, trust_env=False, timeout=JOB_SECONDS).raise_for_status()
         self._out.print(f"    picture    {url}", soft_wrap=True)
         self._out.print(f"               {picture.headers['content-type']}, {len(picture.content):,} bytes")
         while job["archiveStatus"] == "pending" and time.monotonic() < deadline:

@@ -11,7 +11,8 @@ from typing import Final, Self
 from app.faults.plan import Plan
 
 FAILING_SHARE: Final = 0.02
-"""Of the deliveries, those that are answered with a 500 and must come again."""
+"""Of the deliveries, those that are answered with a 500 and must come again; each event's at most once, because the third
+repetition comes after minutes."""
 
 
 class Subscriber(ThreadingHTTPServer):
@@ -25,6 +26,7 @@ class Subscriber(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_port}/events"
         self.told: set[str] = set()
         self.deliveries = 0
+        self._failed: set[str] = set()
         self._dice = random.Random(f"subscriber {plan.seed}")
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self.serve_forever, args=(0.1,), name="subscriber", daemon=True)
@@ -43,7 +45,8 @@ class Subscriber(ThreadingHTTPServer):
         """Note one delivery; the status that it is answered with."""
         with self._lock:
             self.deliveries += 1
-            if self._dice.random() < FAILING_SHARE:
+            if event_id not in self._failed and self._dice.random() < FAILING_SHARE:
+                self._failed.add(event_id)
                 return 500
             self.told.add(event_id)
             return 204

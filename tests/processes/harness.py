@@ -229,12 +229,12 @@ class Program:
         if self.running:
             self.signal(signal.SIGTERM)
             with suppress(subprocess.TimeoutExpired):
-                self._process.wait(20)
+                self._process.wait(90)
         # multiprocessing's own helper ends by itself, a moment after it is alone.
         left = {
             process: command
             for process in self.survivors()
-            if (command := _command(process)) and "multiprocessing.resource_tracker" not in command
+            if (command := command_of(process)) and "multiprocessing.resource_tracker" not in command
         }
         for process in left:
             # SIGINT is PostgreSQL's fast shutdown; what does not heed it is killed.
@@ -309,7 +309,7 @@ def named(headers: dict[str, str]) -> dict[str, str]:
 
 def read(caller: httpx.Client, job_id: str, *, wait: float = 0) -> dict[str, Any]:
     """The job object."""
-    answer = caller.get(f"/v2/jobs/{job_id}", params={"wait": wait}, timeout=wait + 10)
+    answer = caller.get(f"/v2/jobs/{job_id}", params={"wait": wait}, timeout=wait + 30)
     assert answer.status_code == 200, answer.text
     return dict(answer.json())
 
@@ -324,7 +324,7 @@ def ready(program: Program) -> str:
 def status_of(url: str, **request: Any) -> int | None:
     """The status that a GET is answered with, None where there is no answer."""
     with suppress(httpx.TransportError):
-        return httpx.get(url, trust_env=False, timeout=10, verify=NO_TLS, **request).status_code
+        return httpx.get(url, trust_env=False, timeout=30, verify=NO_TLS, **request).status_code
     return None
 
 
@@ -406,7 +406,7 @@ def free_port() -> int:
         return int(bound.getsockname()[1])
 
 
-def _command(process: psutil.Process) -> str:
+def command_of(process: psutil.Process) -> str:
     """What it runs; nothing where it has ended by now."""
     with suppress(psutil.NoSuchProcess):
         return " ".join(process.cmdline())

@@ -51,7 +51,9 @@ def settings(simulate: Callable[..., RunningSimulator], database_url: str) -> di
 
 def finish(simulator: RunningSimulator, job_id: str, result: Any) -> None:
     """Complete a job, by our id, without a word: the service finds it by asking."""
-    (upstream_id,) = (job["job_id"] for job in upstream_jobs(simulator) if job["idempotency_key"] == job_id)
+    (upstream_id,) = eventually(
+        lambda: [job["job_id"] for job in upstream_jobs(simulator) if job["idempotency_key"] == job_id]
+    )
     simulator.tell(f"jobs/{upstream_id}/finish", result=result)
 
 
@@ -76,11 +78,12 @@ def test_a_service_that_is_killed_in_the_middle_of_a_file_keeps_it_after_all(
         with client(ready(service)) as caller:
             job_id = submit(caller)
             finish(simulator, job_id, {"videos": urls})
-            eventually(lambda: sum(asked.sent >= FETCHED for asked in source.requests) == len(urls))
+            eventually(lambda: len({asked.path for asked in source.requests if asked.sent >= FETCHED}) == len(urls))
+            eventually(lambda: len(list(kept.rglob("*#1"))) == len(urls))  # what is to be left behind
             assert query(database_url, STATUSES) == ["pending"] * SHARE
             assert read(caller, job_id)["files"] == []
         service.kill_all()
-        assert list(kept.rglob("*#1")), "nothing was left behind, so this shows nothing"
+        assert len(list(kept.rglob("*#1"))) == len(urls)
 
     def find_everything() -> None:
         # As if the minute had passed for which the dead process has the files.

@@ -54,9 +54,9 @@ def test_a_database_that_is_away_for_ten_seconds_costs_503s_and_nothing_is_half_
 
         with no_revival(home):
             kill_postmaster(home)
-            end = time.monotonic() + OUTAGE_SECONDS
             # Its other processes notice and leave; from the last one's end on nobody can have anything of it.
             eventually(lambda: postgres_is_gone(home))
+            end = time.monotonic() + OUTAGE_SECONDS
             # Both jobs end upstream. The one's webhook says so, again and again; the other has to be asked after.
             simulator.tell(f"jobs/{told}/finish")
             simulator.tell(f"jobs/{untold}/finish", announce=False)
@@ -72,9 +72,8 @@ def test_a_database_that_is_away_for_ten_seconds_costs_503s_and_nothing_is_half_
                     caller.get(f"/v2/jobs/{told}", params={"wait": 5}),
                     caller.post(progress["url"], content=progress["body"], headers=progress["headers"]),
                 )
-            assert_told_to_come_again(waiting.result(0))
-            sends = webhooks(simulator, told)[1:]
-            assert len(sends) >= 3
+            assert_told_to_come_again(waiting.result(30))
+            sends = eventually(lambda: webhooks(simulator, told)[1:] if len(webhooks(simulator, told)) >= 4 else [])
             assert {send["answer_status"] for send in sends} == {503}
             assert status_of(f"{service.url}/readyz") == 503
             assert status_of(f"{service.url}/healthz") == 200
@@ -84,13 +83,13 @@ def test_a_database_that_is_away_for_ten_seconds_costs_503s_and_nothing_is_half_
         accepted = [told, untold, *queued]
         listed = caller.get("/v2/jobs", params={"limit": 100}).json()["jobs"]
         assert {job["id"] for job in listed} == set(accepted), "a job was kept whose caller was told otherwise"
-        assert [read(caller, job, wait=10)["status"] for job in accepted] == ["COMPLETED"] * 5
+        assert [read(caller, job, wait=60)["status"] for job in accepted] == ["COMPLETED"] * 5
         eventually(lambda: webhooks(simulator, told)[-1]["answer_status"] == 200)
 
         # Of what was refused no key was kept either: its repetition makes the job, and a further one finds that.
         repeated = [submit(caller, prompt, Idempotency_Key=prompt) for prompt in (*WHILE_AWAY, *WHILE_AWAY)]
         assert repeated[:4] == repeated[4:]
-        assert [read(caller, job, wait=10)["status"] for job in repeated[:4]] == ["COMPLETED"] * 4
+        assert [read(caller, job, wait=60)["status"] for job in repeated[:4]] == ["COMPLETED"] * 4
     wanted = ["told", "untold", *(f"queued {number}" for number in range(3)), *WHILE_AWAY]
     assert sorted(prompts(simulator)) == sorted(wanted)
     assert counters(simulator)["replays"] == 0

@@ -81,7 +81,7 @@ def test_ctrl_c_ends_everything_and_removes_the_folder(
 ) -> None:
     with tempfile.TemporaryDirectory() as outside:  # short enough for the path of a socket
         run = launch("faults", "--jobs", "2000", "--kills", "3", "--processes", "1", TMPDIR=outside)
-        eventually(lambda: moment(run, Path(outside)) or not run.running, seconds=60)
+        eventually(lambda: moment(run, Path(outside)) or not run.running)
         (made,) = Path(outside).iterdir()
         assert not postgres_is_gone(made / "data")
         run.ctrl_c()
