@@ -38,6 +38,10 @@ log = structlog.get_logger()
 SHUTDOWN_SECONDS: Final = 20
 """How long requests in flight may take after the signal to stop."""
 
+SILENT_SECONDS: Final = 60
+"""A worker process that does not answer its supervisor for so long is replaced. One that merely stands still for seconds,
+as machines let processes do, keeps its connections and what it has counted."""
+
 IDLE_SECONDS: Final = 75
 """A connection is kept for longer than clients keep theirs (httpx 5 s, nginx 60 s): a POST that meets a server that just
 closed has no answer, and its sender does not know what became of it."""
@@ -237,6 +241,7 @@ def server_config(app: object, *, factory: bool = False, workers: int = 1) -> uv
         server_header=False,
         timeout_keep_alive=IDLE_SECONDS,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+        timeout_worker_healthcheck=SILENT_SECONDS,
     )
 
 

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import asyncpg
+import hypothesis
 import pytest
 import uvicorn.server
 
@@ -18,8 +19,16 @@ from app import embedded, migrate
 from app.db import Database, plain_url
 from app.simulator.config import SimulatorConfig
 from app.simulator.server import RunningSimulator
-from tests.databases import Lender, with_database
+from tests.databases import TEMPLATE_LOCK, Lender, with_database
 from tests.harness import Service, running_service, settings_for
+
+hypothesis.settings.register_profile(
+    "unhurried",  # a machine that stands still for a while is not a failure
+    hypothesis.settings.default,  # its own, and where `CI` is set one that tries the same examples in every run
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("unhurried")
 
 TEMPLATE = "framehook_template"
 
@@ -165,7 +174,7 @@ async def _make_template(url: str) -> None:
     """Migrate once per server; the workers that come later find it done."""
     connection = await asyncpg.connect(url)
     try:
-        await connection.execute("SELECT pg_advisory_lock(20261122)")
+        await connection.execute(f"SELECT pg_advisory_lock({TEMPLATE_LOCK})")
         if await connection.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", TEMPLATE) is None:
             await connection.execute(f"CREATE DATABASE {TEMPLATE}")
         database = Database(with_database(url, TEMPLATE), pool_size=2)

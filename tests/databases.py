@@ -61,6 +61,10 @@ WHERE oid >= 16384 AND relkind = 'r' AND (reltuples <> -1 OR pg_relation_size(oi
 """Tables that have been written to, and whether the planner can tell: below ten pages, it guesses as of a new table."""
 
 
+TEMPLATE_LOCK = 20261122
+"""The key of an advisory lock: whoever connects to the template holds it, and whoever copies that shares it."""
+
+
 class Lender:
     """One worker's copy of the template; used outside of any event loop, it has its own."""
 
@@ -102,12 +106,21 @@ class Lender:
 
     async def _lend(self) -> str:
         if self._name is None:
-            self._name, self._lendings = _new_name(), 0
-            await self._execute(f"CREATE DATABASE {self._name} TEMPLATE {self._template}")
+            self._name, self._lendings = await self._copied(), 0
             if not self._shape:
                 await self._learn(self._name)
         self._lendings += 1
         return self._name
+
+    async def _copied(self) -> str:
+        """The name of a new copy of the template, made while nobody is connected to that."""
+        name = _new_name()
+        await self._execute(f"SELECT pg_advisory_lock_shared({TEMPLATE_LOCK})")
+        try:
+            await self._execute(f"CREATE DATABASE {name} TEMPLATE {self._template}")
+        finally:
+            await self._execute(f"SELECT pg_advisory_unlock_shared({TEMPLATE_LOCK})")
+        return name
 
     async def _learn(self, name: str) -> None:
         connection = await asyncpg.connect(with_database(self._url, name))

@@ -10,7 +10,7 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -45,7 +45,7 @@ def settings_for(database_url: str, simulator: RunningSimulator, **settings: Any
         "public_base_url": "http://127.0.0.1:1",  # replaced by the port that is bound
         "log_level": "warning",
         "sweep_seconds": 0.5,
-        "upstream_timeout_seconds": 5.0,
+        "inline_seconds": 60.0,  # a machine that stands still for a while is not an upstream that does not answer
         "pool_size": 5,
         "allowed_targets": "127.0.0.0/8",  # where the tests' receivers are
         "archive_url": "off",  # only the tests of the archive keep anything
@@ -61,6 +61,10 @@ class FrozenClock:
 
     def now(self) -> datetime:
         return self.time
+
+    def advance(self, seconds: float) -> None:
+        """Move it on."""
+        self.time += timedelta(seconds=seconds)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import hashlib
 import importlib.util
 import logging
@@ -39,6 +40,16 @@ print(server.url, server.started_here, flush=True)
 sys.stdin.read()
 """
 
+STAY_AFTER_INITDB = """
+finish = embedded._Cluster._finish
+def stay(self, lock, program, *arguments):
+    said = finish(self, lock, program, *arguments)
+    if program == "initdb":
+        signal.pause()
+    return said
+embedded._Cluster._finish = stay
+"""
+
 
 @pytest.fixture
 def data_dir(tmp_path: Path) -> Iterator[Path]:
@@ -52,9 +63,9 @@ def data_dir(tmp_path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def user(folder: Path, **environment: str) -> Iterator[subprocess.Popen[str]]:
+def user(folder: Path, code: str = USER, **environment: str) -> Iterator[subprocess.Popen[str]]:
     """Another process that uses the server until its standard input ends, and leaves the closing to its exit hook."""
-    command = [sys.executable, "-W", "error", "-c", USER, str(folder)]
+    command = [sys.executable, "-W", "error", "-c", code, str(folder)]
     pipe, variables = subprocess.PIPE, os.environ | environment
     process = subprocess.Popen(
         command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, cwd=REPOSITORY, env=variables, start_new_session=True
@@ -118,6 +129,15 @@ def kill_postmaster(folder: Path) -> None:
     assert postmaster is not None
     os.kill(postmaster, signal.SIGKILL)
     wait_until(lambda: not is_alive(postmaster))
+
+
+def is_locked(path: Path) -> bool:
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def socket_dir(server: embedded.EmbeddedServer) -> Path:
@@ -193,12 +213,15 @@ def test_a_killed_postmaster_is_restarted_with_every_committed_row(data_dir: Pat
 
 
 def test_a_restart_waits_for_the_dead_servers_last_backend(data_dir: Path, caplog: pytest.LogCaptureFixture) -> None:
-    busy = "DO $$ BEGIN WHILE clock_timestamp() < now() + '1.5 s' LOOP END LOOP; END $$"
+    busy = "DO $$ BEGIN WHILE pg_stat_file('go_on', true) IS NULL LOOP END LOOP; END $$"
     with caplog.at_level(logging.INFO, "framehook.embedded"), closing(embedded.start(data_dir)) as server:
         backend = threading.Thread(target=answers, args=(server.url, busy))
         backend.start()
         wait_until(lambda: query(server.url, "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'DO %'"))
         kill_postmaster(data_dir)
+        wait_until(lambda: is_locked(data_dir / "start.lock"))  # it is being started again
+        assert not answers(server.url)
+        (data_dir / "cluster" / "go_on").touch()
         wait_until(lambda: answers(server.url))
         backend.join()
     assert [(record.levelname, record.message.partition(" in ")[0]) for record in caplog.records] == [
@@ -238,7 +261,7 @@ def test_an_interrupted_starter_takes_its_server_with_it(data_dir: Path) -> None
 
 
 def test_a_kill_in_the_middle_of_initdb_leaves_nothing_broken(data_dir: Path) -> None:
-    with user(data_dir) as killed:
+    with user(data_dir, USER.replace("server = ", f"{STAY_AFTER_INITDB}server = ")) as killed:
         wait_until((data_dir / "cluster.new" / "base").exists)
         killed.kill()
     assert not (data_dir / "cluster").exists()

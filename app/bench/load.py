@@ -134,6 +134,9 @@ class Play:
         due = min(int((time.monotonic() - self.began) * self.orders.rate) + 1, len(self.requests))
         while self.next < due and self.idle:
             self.idle.popleft().send(self.began + self.next / self.orders.rate)
+        if self.next >= len(self.requests):
+            self.end()
+            return
         asyncio.get_running_loop().call_later(TICK_SECONDS, self._send_due)
 
 

@@ -59,6 +59,12 @@ class Advance(msgspec.Struct, forbid_unknown_fields=True):
     seconds: float
 
 
+class Letting(msgspec.Struct, forbid_unknown_fields=True):
+    """Whether hanging answers that are let go are told after all, and not cut."""
+
+    answer: bool = False
+
+
 Body = TypeVar("Body")
 Handler = Callable[[World, Request], Awaitable[Response]]
 _ENDED = {"COMPLETED": "completed", "FAILED": "failed"}
@@ -131,8 +137,8 @@ async def _advance(world: World, request: Request) -> Response:
     return Json({"now": world.now().isoformat()})
 
 
-async def _release(world: World, _: Request) -> Response:
-    world.release()
+async def _release(world: World, request: Request) -> Response:
+    world.release(answer=(await _read(request, Letting)).answer)
     return Json({})
 
 

@@ -35,6 +35,7 @@ class _Server(uvicorn.Server):
                 access_log=False,
                 lifespan="on",
                 timeout_graceful_shutdown=1,
+                timeout_keep_alive=75,  # longer than clients keep theirs: a POST on a closed one has no answer
                 backlog=2048,
             )
         )

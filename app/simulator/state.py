@@ -16,8 +16,14 @@ from app.simulator.job import Job
 from app.simulator.webhooks import Sender
 
 
+class Release(asyncio.Event):
+    """Set when hanging answers are to be let go: cut, or told after all where `answer` is true."""
+
+    answer = False
+
+
 class State:
-    """Owned by one event loop. `released` is set when hanging answers are to be let go."""
+    """Owned by one event loop. `released` is what hanging answers wait for."""
 
     def __init__(self, config: SimulatorConfig) -> None:
         self.config = config
@@ -29,7 +35,7 @@ class State:
         self.accounts = Accounts()
         self.books = Books(self.config.books_kept)
         self.sender = Sender(self.books)
-        self.released = asyncio.Event()
+        self.released = Release()
         self.jobs: dict[str, Job] = {}
         self.running: defaultdict[str, set[str]] = defaultdict(set)
         self._order: list[tuple[str, str]] = []

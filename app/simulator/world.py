@@ -25,7 +25,7 @@ from app.simulator.job import Job
 from app.simulator.loras import Lora
 from app.simulator.parents import check_parent
 from app.simulator.replies import Refusal, insufficient, invalid, refusal, too_many, upstream_error
-from app.simulator.state import State
+from app.simulator.state import Release, State
 from app.simulator.uploads import Upload
 from app.simulator.webhooks import Sender
 
@@ -125,7 +125,7 @@ class World(State):
         return statuses[serial % len(statuses)]
 
     async def hang(self, seconds: float | None) -> bool:
-        """Hold an answer back; tell whether its time came (True) or all were let go before (False)."""
+        """Hold an answer back; tell whether it is to be told, or cut because all were let go before its time."""
         books, released = self.books, self.released
         books.counts["hanging_now"] += 1
         try:
@@ -135,7 +135,7 @@ class World(State):
             return True
         finally:
             books.counts["hanging_now"] -= 1
-        return False
+        return released.answer
 
     def find(self, name: str) -> Job | None:
         """Find a job by its id, or the newest one by its idempotency key."""
@@ -172,10 +172,11 @@ class World(State):
         sender = self._halt()
         await sender.close()
 
-    def release(self) -> None:
-        """Let go of every hanging answer."""
+    def release(self, *, answer: bool = False) -> None:
+        """Let go of every hanging answer: it is cut, or told."""
+        self.released.answer = answer
         self.released.set()
-        self.released = asyncio.Event()
+        self.released = Release()
 
     def _halt(self) -> Sender:
         for running in self.running.values():

@@ -9,12 +9,10 @@ from itertools import product
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from app.apiframe.spelling import POLL_ONLY, Spelling, documented_field, names_webhook_fields, next_spelling
-
-unhurried = settings(deadline=None)  # a busy machine is not a failure
 
 URL = "https://hooks.example/w"
 EVENTS = ["progress", "completed", "failed"]
@@ -86,7 +84,6 @@ def test_an_upstream_that_takes_no_webhook_is_sent_none(refuse: Refuse, begin: S
     assert len(set(trail)) == len(trail)
 
 
-@unhurried
 @given(st.lists(st.sampled_from([by_field(["webhook_url"]), by_field(["webhookUrl"]), by_field(["webhookEvents"])])))
 def test_whatever_it_complains_of_no_spelling_is_tried_twice_before_the_walk_ends(refusals: list[Any]) -> None:
     trail: tuple[Spelling, ...] = (Spelling("webhook_url"),)
@@ -134,7 +131,6 @@ names = st.text(st.characters(codec="utf-8"), max_size=6).filter(lambda name: no
 values = st.sampled_from(['"a"', "1.50", "1e3", "12345678901234567890123", '{"b": 1, "a": [ ]}', '"\\u00e9"', "null"])
 
 
-@unhurried
 @given(st.dictionaries(names, values, max_size=5), st.sampled_from(ALL), st.sampled_from(ALL))
 def test_all_other_fields_keep_their_bytes_and_their_order(
     fields: dict[str, str], first: Spelling, second: Spelling

@@ -10,14 +10,12 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
 from app.apiframe.wire import Observation, observe_payload, read_json
 from app.models.jobs import STATUSES, Status
-
-unhurried = settings(deadline=None)  # a busy machine is not a failure
 
 JOB = UUID(int=7)
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -53,7 +51,6 @@ def all_texts(value: Any) -> list[str]:
     return []
 
 
-@unhurried
 @given(json_values)
 def test_whatever_json_can_say_becomes_something_that_postgres_can_keep(value: Any) -> None:
     for escaped in (True, False):
@@ -63,7 +60,6 @@ def test_whatever_json_can_say_becomes_something_that_postgres_can_keep(value: A
             assert text.encode("utf-8").decode("utf-8") == text
 
 
-@unhurried
 @given(texts)
 def test_a_text_keeps_every_character_but_those(text: str) -> None:
     assert read_json(json.dumps([text]).encode()) == [cleaned(text)]
@@ -73,7 +69,6 @@ def test_an_escaped_pair_of_surrogates_is_one_character() -> None:
     assert read_json(b'["\\ud83d\\ude00", "\\ud83d", "a\\u0000b"]') == ["\U0001f600", "\ufffd", "a\ufffdb"]
 
 
-@unhurried
 @given(st.binary(max_size=30) | json_values.map(lambda value: json.dumps(value).encode()[:-1]))
 def test_bytes_that_cannot_be_read_are_a_value_error_and_nothing_worse(body: bytes) -> None:
     with suppress(ValueError):
@@ -96,7 +91,6 @@ def test_depth_is_a_value_error_and_nothing_worse(kind: str) -> None:
         read_json(DEEP[kind])
 
 
-@unhurried
 @given(st.dictionaries(st.sampled_from(FIELDS), json_values))
 @example({"jobId": "up-1", "progress": 1e300, "creditCost": 1e300})
 @example({"jobId": "up-1", "result": 10**400})

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
 
+from app.bench.load import SETTLE_SECONDS
 from app.bench.payloads import get, post
 from app.bench.player import play
 
@@ -74,7 +74,7 @@ async def test_what_was_not_sent_in_time_counts_as_nothing() -> None:
 
 async def test_by_the_clock_a_request_that_waits_for_those_before_it_is_late() -> None:
     async with slow() as port:
-        played = await play(port, [get("/", {})] * 21, connections=1, seconds=1, rate=100)
+        played = await play(port, [get("/", {})] * 21, connections=1, seconds=30, rate=100)
     due = [moment - played.began for moment in played.sent]
     assert due == pytest.approx([number / 100 for number in range(21)])
     # Each takes 30 ms and one is due every 10: the twenty-first is answered about 400 ms after it was due.
@@ -103,8 +103,7 @@ async def test_a_request_whose_connection_is_cut_is_not_acknowledged() -> None:
         writer.close()
 
     server = await asyncio.start_server(cut, "127.0.0.1", 0)
-    began = time.monotonic()
     async with server:
         played = await play(server.sockets[0].getsockname()[1], [get("/", {})] * 10, connections=2, seconds=0.3)
     assert (played.acknowledged, played.refused, played.summary.broken) == ([], 2, 2)
-    assert time.monotonic() - began < 10
+    assert played.summary.seconds < SETTLE_SECONDS, "it waited for answers that cannot come"

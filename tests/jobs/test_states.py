@@ -15,7 +15,7 @@ from typing import Literal
 from uuid import UUID
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 from msgspec.structs import replace
@@ -23,8 +23,6 @@ from msgspec.structs import replace
 from app.apiframe.wire import Observation
 from app.jobs.states import JobState, facts, judge
 from app.models.jobs import FINAL, STATUSES, Status
-
-unhurried = settings(deadline=None)  # a busy machine is not a failure
 
 JOB = UUID(int=7)
 UPSTREAM_ID = "9d7f1c1e-upstream"
@@ -143,7 +141,6 @@ def lives(draw: st.DrawFn) -> tuple[Ending, list[Observation], list[Observation]
     return ending, before, [first, *after]
 
 
-@unhurried
 @given(lives())
 def test_one_upstream_final_makes_one_job_whatever_else_is_seen(
     life: tuple[Ending, list[Observation], list[Observation]],
@@ -159,7 +156,6 @@ def test_one_upstream_final_makes_one_job_whatever_else_is_seen(
     assert not any(state.concluded_by == "upstream" for state in states[: len(before) + 1])
 
 
-@unhurried
 @given(endings, st.data())
 def test_a_job_ends_exactly_once_where_we_did_not_conclude_ourselves(ending: Ending, data: st.DataObject) -> None:
     seen = data.draw(st.lists(on_the_way | st.just(repeated(ending)) | finals(ending), max_size=8))
@@ -196,7 +192,6 @@ def test_every_sequence_of_up_to_four_observations_ends_as_its_kind(ending: Endi
             assert end.upstream_id == (UPSTREAM_ID if seen else None), seen
 
 
-@unhurried
 @given(st.lists(on_the_way, min_size=2, max_size=5), st.randoms(use_true_random=False))
 def test_before_the_end_any_order_and_repetition_comes_to_the_same_state(
     seen: list[Observation], random: st.DataObject
@@ -206,7 +201,6 @@ def test_before_the_end_any_order_and_repetition_comes_to_the_same_state(
     assert len(ends) == 1
 
 
-@unhurried
 @given(st.lists(anything, max_size=8))
 def test_nothing_ever_goes_backwards(seen: list[Observation]) -> None:
     for (before, after), one in zip(pairwise(walk(seen)), seen, strict=True):
@@ -218,7 +212,6 @@ def test_nothing_ever_goes_backwards(seen: list[Observation]) -> None:
         assert (after.concluded_by is not None) == (after.completed_at is not None) == after.final
 
 
-@unhurried
 @given(st.lists(anything, max_size=4), anything)
 def test_the_outcome_says_applied_exactly_where_something_changed(seen: list[Observation], one: Observation) -> None:
     before = walk(seen)[-1]
@@ -242,7 +235,6 @@ def test_a_second_different_upstream_final_changes_nothing(
     assert judge(ended, second.told_by(source)) == (ended, "after the end")
 
 
-@unhurried
 @given(endings, st.lists(on_the_way, max_size=4), st.lists(on_the_way, max_size=4))
 def test_our_own_failure_yields_once_to_a_later_upstream_final(
     ending: Ending, before: list[Observation], between: list[Observation]
@@ -254,7 +246,6 @@ def test_our_own_failure_yields_once_to_a_later_upstream_final(
     assert timeless(states[-1]) == ending.job
 
 
-@unhurried
 @given(st.lists(on_the_way | st.just(repeated(COMPLETED)) | st.just(GAVE_UP), max_size=5))
 def test_our_own_failure_never_yields_to_progress_or_to_a_repeated_submission(later: list[Observation]) -> None:
     ended = judge(JobState(), GAVE_UP)[0]
@@ -279,7 +270,6 @@ def test_a_repeated_submission_that_is_answered_with_a_final_status_ends_nothing
     assert (after, outcome) == (JobState(upstream_id=UPSTREAM_ID), "applied")
 
 
-@unhurried
 @given(st.lists(on_the_way, max_size=3), anything)
 def test_an_observation_that_names_another_upstream_job_changes_nothing(
     seen: list[Observation], one: Observation
@@ -307,7 +297,6 @@ def test_what_did_not_complete_costs_nothing(ending: Ending) -> None:
     assert (ended.status, ended.credit_cost) == (ending.status, None)
 
 
-@unhurried
 @given(st.lists(anything, max_size=4), anything, told_by_webhook_or_poll)
 def test_a_webhook_or_poll_that_names_no_job_changes_nothing(
     seen: list[Observation], one: Observation, source: Literal["webhook", "poll"]

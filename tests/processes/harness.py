@@ -12,8 +12,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -395,6 +395,17 @@ def kill_postmaster(home: Path) -> None:
     postmaster = psutil.Process(int((home / "cluster" / "postmaster.pid").read_text().split("\n")[0]))
     postmaster.kill()
     psutil.wait_procs([postmaster], timeout=10)
+
+
+@contextmanager
+def stopped(process: psutil.Process) -> Iterator[None]:
+    """Have a process stand still for so long."""
+    os.kill(process.pid, signal.SIGSTOP)
+    try:
+        eventually(lambda: process.status() == psutil.STATUS_STOPPED)
+        yield
+    finally:
+        os.kill(process.pid, signal.SIGCONT)
 
 
 def free_port() -> int:

@@ -50,7 +50,7 @@ async def scans(service: Service, recorder: Recorder) -> dict[str, str]:
     return found
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(900)
 async def test_every_page_and_every_filter_is_answered_by_indexes(filled: tuple[Service, Recorder]) -> None:
     """And the test would tell: without an index, something is such a scan."""
     service, recorder = filled
