@@ -256,7 +256,7 @@ function connect() {
   if (!live || source || document.hidden) return;
   const types = live.dataset.live;
   source = new EventSource(`/ops/live?${types ? new URLSearchParams({ types }) : ""}`);
-  source.onopen = () => { show(); if (!paused() && lookedAt) plan(0); };
+  source.onopen = () => { show(); if (!paused()) plan(0); };  // it tells only what comes from now on
   source.onerror = () => {
     say("Connecting …", "is-lost");
     if (source.readyState !== EventSource.CLOSED) return;
