@@ -14,7 +14,7 @@ import pytest
 from app.clock import SettableClock
 from app.simulator.server import RunningSimulator
 from app.teams.keys import create_key, revoke_key
-from tests.harness import FLUX, Service, books, eventually, refused
+from tests.harness import FLUX, NO_TLS, Service, books, eventually, refused
 
 LATER: Final = {"Prefer": "respond-async"}
 BELIEVED_SECONDS: Final = 1.0
@@ -30,7 +30,7 @@ async def quiet(serve: Callable[..., Any], simulator: RunningSimulator) -> Servi
 
 async def get_jobs(service: Service, **headers: str) -> httpx.Response:
     """List jobs with these headers alone."""
-    async with httpx.AsyncClient(base_url=service.url, trust_env=False) as anyone:
+    async with httpx.AsyncClient(base_url=service.url, trust_env=False, verify=NO_TLS, timeout=60) as anyone:
         return await anyone.get("/v2/jobs", headers=headers)
 
 
@@ -76,7 +76,7 @@ async def test_without_a_valid_key_nothing_is_told_and_nothing_is_done(
         {"Authorization": f"Bearer {key} {key}"},
     ]
 
-    async with httpx.AsyncClient(base_url=quiet.url, trust_env=False) as anyone:
+    async with httpx.AsyncClient(base_url=quiet.url, trust_env=False, verify=NO_TLS, timeout=60) as anyone:
         for headers in wrong:
             for method, path, body in (
                 ("GET", "/v2/jobs", None),
@@ -171,7 +171,7 @@ async def test_a_revoked_key_is_refused_by_every_process_within_a_second(
             else:
                 assert answer.status_code == 200
                 last_taken = asked_at
-        assert time.monotonic() < revoked_at + 10
+        assert time.monotonic() < revoked_at + 60
     # What counts is when a request was asked that still was taken, so that a slow machine fails nobody.
     assert last_taken - revoked_at <= BELIEVED_SECONDS + 0.1
     refused(await first.caller.http.post("/v2/images/generate", json=FLUX, headers=key), 401)
@@ -216,9 +216,10 @@ async def test_the_use_of_a_key_is_noted_about_once_a_minute(quiet: Service) -> 
         return row.last_used_at
 
     assert await last_used() is None
+    before = quiet.ctx.now()
     await get_jobs(quiet, **{"X-API-Key": key})
     first = await last_used()
-    assert abs((first - quiet.ctx.now()).total_seconds()) < 10
+    assert before <= first <= quiet.ctx.now()
     clock.advance(61)
 
     async def use() -> Any:

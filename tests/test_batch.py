@@ -228,7 +228,7 @@ async def test_an_apply_that_answers_too_few_fails_its_callers_instead_of_leavin
     async def answer_nobody(tx: AsyncConnection, items: Sequence[int]) -> list[int]:
         return []
 
-    done, waiting = await asyncio.wait(await start_all(Batch(db.transaction, answer_nobody), [1, 2]), timeout=1)
+    done, waiting = await asyncio.wait(await start_all(Batch(db.transaction, answer_nobody), [1, 2]), timeout=30)
 
     for task in waiting:
         task.cancel()
@@ -263,7 +263,7 @@ async def test_a_deadlock_is_run_again(db: Database) -> None:
     )
 
     assert answers == [10, 20]
-    assert sorted(runs.values()) == [1, 2]
+    assert sum(runs.values()) > 2, "there was no deadlock"
     async with db.reading() as connection:
         assert list((await connection.execute(text("SELECT worth FROM numbers ORDER BY number"))).scalars()) == [3, 4]
 

@@ -25,7 +25,7 @@ async def test_a_server_that_is_still_starting_when_its_user_is_cancelled_is_let
 
     def start(_: Path) -> embedded.EmbeddedServer:
         begun.set()
-        assert may_answer.wait(10)
+        assert may_answer.wait(60)
         return server
 
     async def use() -> None:
@@ -34,7 +34,7 @@ async def test_a_server_that_is_still_starting_when_its_user_is_cancelled_is_let
 
     monkeypatch.setattr(embedded, "start", start)
     user = asyncio.create_task(use())
-    assert await asyncio.to_thread(begun.wait, 10)
+    assert await asyncio.to_thread(begun.wait, 60)
     user.cancel()
     may_answer.set()
     with pytest.raises(asyncio.CancelledError):

@@ -16,7 +16,7 @@ from sqlalchemy import text
 
 from app.db import plain_url
 from app.events import feed
-from app.jobs import exporting
+from app.jobs import exporting, finding
 from app.simulator.server import RunningSimulator
 from tests.harness import Caller, Service, eventually, refused
 from tests.statements import listening
@@ -126,8 +126,24 @@ async def read_all(caller: Caller, while_reading: Callable[[], Awaitable[Any]]) 
             await while_reading()
 
 
+@pytest.fixture
+def go_on(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Holds exports up after their first page. It would be nothing to the server to have sent them whole."""
+    go_on, pages = asyncio.Event(), 0
+
+    async def find_when_let(*args: Any, **kwargs: Any) -> Any:
+        nonlocal pages
+        pages += 1
+        if pages > 1:
+            await go_on.wait()
+        return await finding.find_jobs(*args, **kwargs)
+
+    monkeypatch.setattr(exporting, "find_jobs", find_when_let)
+    return go_on
+
+
 async def test_an_export_that_breaks_is_cut_off_and_not_ended(
-    full: Service, monkeypatch: pytest.MonkeyPatch, postgres_url: str, database_url: str
+    full: Service, go_on: asyncio.Event, monkeypatch: pytest.MonkeyPatch, postgres_url: str, database_url: str
 ) -> None:
     monkeypatch.setattr(exporting, "PAGE", 50)
     name = database_url.partition("?")[0].rpartition("/")[2]
@@ -137,18 +153,22 @@ async def test_an_export_that_breaks_is_cut_off_and_not_ended(
         await outside.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
         await outside.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name)
         await outside.close()
+        go_on.set()
 
     with pytest.raises(httpx.RemoteProtocolError, match="incomplete"):
         await read_all(full.caller, cut)
 
 
-async def test_an_export_ends_with_the_key_that_asked_for_it(full: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_export_ends_with_the_key_that_asked_for_it(
+    full: Service, go_on: asyncio.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(exporting, "PAGE", 1)
     reader = await full.new_caller("tests", scopes=("read",))
 
     async def revoke() -> None:
         async with full.ctx.db.transaction() as tx:
             await tx.execute(text("UPDATE api_keys SET revoked_at = now() WHERE id = :id"), {"id": reader.key_id})
+        go_on.set()
 
     with pytest.raises(httpx.RemoteProtocolError, match="incomplete"):
         await read_all(reader, revoke)

@@ -147,7 +147,7 @@ async def test_a_caller_who_leaves_before_the_answer_has_its_job_nevertheless(
 
     job_id = await service.caller.accepted(FLUX, Idempotency_Key="left")
 
-    assert (await service.caller.read(job_id, wait=15))["status"] == "COMPLETED"
+    assert (await service.caller.read(job_id, wait=50))["status"] == "COMPLETED"
     assert len(await service.rows("SELECT id FROM jobs")) == 1
 
 

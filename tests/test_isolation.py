@@ -23,7 +23,7 @@ from app.apiframe.signature import WEBHOOK_PATH
 from app.main import ROUTES
 from app.simulator.loras import Lora
 from app.simulator.server import RunningSimulator
-from tests.harness import FLUX, Caller, Service, eventually, running_service, settings_for
+from tests.harness import FLUX, NO_TLS, Caller, Service, eventually, running_service, settings_for
 from tests.receivers import Receiver, receiving
 from tests.teams.admins import limit_team, new_admin, team_id_of
 
@@ -331,12 +331,14 @@ async def everything(world: World) -> list[Any]:
     return [
         await world.service.rows("SELECT id, status, retry_of FROM jobs WHERE team_id = :id ORDER BY id", **team),
         await world.service.rows(
-            "SELECT id, secret, disabled_at, deleted_at FROM subscriptions WHERE team_id = :id", **team
+            "SELECT id, secret, disabled_at, deleted_at FROM subscriptions WHERE team_id = :id ORDER BY id", **team
         ),
-        await world.service.rows("SELECT id, revoked_at, expires_at FROM api_keys WHERE team_id = :id", **team),
+        await world.service.rows(
+            "SELECT id, revoked_at, expires_at FROM api_keys WHERE team_id = :id ORDER BY id", **team
+        ),
         await world.service.rows("SELECT name, queued_limit FROM teams WHERE id = :id", **team),
-        await world.service.rows("SELECT id, subscription_id FROM replays"),
-        await world.service.rows("SELECT j.id FROM jobs j JOIN steps s ON s.job_id = j.id WHERE s.kind = 'action'"),
+        await world.service.rows("SELECT id, subscription_id FROM replays ORDER BY id"),
+        await world.service.rows("SELECT job_id FROM steps WHERE kind = 'action' ORDER BY id"),
     ]
 
 
@@ -377,7 +379,7 @@ async def test_no_stream_tells_of_another_team(world: World) -> None:
 async def follow(caller: Caller, path: str, *, until: str) -> str:
     """What a stream tells up to and with the first event about this job's end."""
     told = ""
-    async with asyncio.timeout(20), caller.http.stream("GET", path) as answer:
+    async with asyncio.timeout(60), caller.http.stream("GET", path) as answer:
         assert answer.status_code == 200
         async for line in answer.aiter_lines():
             told += line
@@ -388,7 +390,7 @@ async def follow(caller: Caller, path: str, *, until: str) -> str:
 
 async def test_a_ticket_opens_the_streams_of_its_own_team_only(world: World) -> None:
     ticket = (await made(world.b, "/v1/events/tickets", {}))["ticket"]
-    async with httpx.AsyncClient(base_url=world.service.url, trust_env=False) as browser:
+    async with httpx.AsyncClient(base_url=world.service.url, trust_env=False, verify=NO_TLS, timeout=60) as browser:
         answer = await browser.get(f"/v1/jobs/{world.things.job}/events/stream", params={"ticket": ticket})
     assert answer.status_code == 404
 
@@ -402,7 +404,7 @@ async def test_what_is_for_admins_is_refused_whatever_is_asked(world: World) -> 
 
 
 async def test_what_needs_no_key_tells_of_no_team(world: World) -> None:
-    async with httpx.AsyncClient(base_url=world.service.url, trust_env=False) as anyone:
+    async with httpx.AsyncClient(base_url=world.service.url, trust_env=False, verify=NO_TLS, timeout=60) as anyone:
         for route, way in TABLE.items():
             if isinstance(way, Open) and "{" not in route[1]:
                 answer = await anyone.request(*route)

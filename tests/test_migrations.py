@@ -201,7 +201,7 @@ async def test_plain_alembic_migrates_the_database_of_the_settings(
     assert await migrate.current_revision(empty) == migrate.newest_revision()
     async with running_service(settings_for(empty_database_url, simulator)) as service:
         job_id = await service.caller.accepted()
-        assert (await service.caller.read(job_id, wait=15))["status"] == "COMPLETED"
+        assert (await service.caller.read(job_id, wait=50))["status"] == "COMPLETED"
         assert (await service.caller.http.get("/readyz")).status_code == 200
 
 

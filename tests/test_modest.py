@@ -43,11 +43,11 @@ async def test_one_is_done_after_another_though_nobody_waits_for_the_first() -> 
 
     def first(_: None) -> None:
         begun.set()
-        release.wait(10)
+        release.wait(60)
         order.append("first")
 
     working = asyncio.create_task(modest.work(first, None))
-    await asyncio.to_thread(begun.wait, 10)
+    assert await asyncio.to_thread(begun.wait, 60)
     working.cancel()
     second = asyncio.create_task(modest.work(order.append, "second"))
     await asyncio.sleep(0.05)
