@@ -135,14 +135,22 @@ def test_a_service_that_is_killed_and_started_again_costs_no_event_and_doubles_n
         service = launch("serve", **settings)
         await asyncio.to_thread(ready, service)
         async with receiving() as receiver:
-            receiver.answers += [slowly] * 30
+            is_stopped = asyncio.Event()
+
+            async def hold(_received: Received) -> web.Response:
+                await is_stopped.wait()
+                return web.Response()
+
+            receiver.answers += [slowly, slowly, hold, *[slowly] * 27]
             command = ("--forward", receiver.url, "--secret", secret)
             listener = await asyncio.to_thread(listen, launch, url, *command)
             with client(url) as caller:
                 job_ids = [await asyncio.to_thread(submit, caller) for _ in range(6)]
             await receiver.wait(3)
-            # Stopped, so that it is away while things happen and not back before the service is.
+            # Stopped, so that it is away while things happen and not back before the service is; and between two events:
+            # one that it has begun to post and not written would be too old when it goes on.
             listener.signal(signal.SIGSTOP)
+            is_stopped.set()
             await asyncio.to_thread(service.kill_all)
             service = launch("serve", **settings)
             await asyncio.to_thread(ready, service)
