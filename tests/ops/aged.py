@@ -8,10 +8,18 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import text
 
-from app.clock import first_id
+from app.clock import SettableClock, first_id
 from tests.harness import Service
 
 DAY: Final = timedelta(days=1)
+
+
+def noon() -> SettableClock:
+    """A clock that begins at noon of tomorrow: no day and no month ends while a test runs."""
+    clock = SettableClock()
+    now = clock.now()
+    clock.advance(((now + DAY).replace(hour=12) - now).total_seconds())
+    return clock
 
 
 def id_of(time: datetime) -> UUID:

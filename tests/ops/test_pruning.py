@@ -20,7 +20,8 @@ from app.ops.pruning import prune_once
 from app.simulator.server import RunningSimulator
 from app.webhooks import queries as receipts
 from tests.harness import FLUX, HeldJob, Service, held_job, post_webhook
-from tests.ops.aged import DAY, a_delivery, a_replay, days_of, id_of, ids, insert
+from tests.locks import holding
+from tests.ops.aged import DAY, a_delivery, a_replay, days_of, id_of, ids, insert, noon
 from tests.simulator.walks import sign
 
 RETENTION: Final = 30
@@ -32,10 +33,10 @@ DAYS: Final = {"events": 60, "steps": 60, "attempts": RETENTION, "receipt_bodies
 
 @pytest.fixture
 async def quiet(serve: Callable[..., Any], simulate: Callable[..., RunningSimulator]) -> Service:
-    """A service that prunes nothing by itself, and whose clock the test moves. Its upstream ends no job by itself."""
+    """A service that prunes nothing by itself, and whose clock the test moves, from a noon. Its upstream ends no job."""
     days = {"attempts_days": RETENTION, "events_days": 60, "receipts_days": 20, "audit_days": 70}
     started: Service = await serve(simulate(hold=True), loops=False, **days)
-    started.ctx.clock = SettableClock()
+    started.ctx.clock = noon()
     return started
 
 
@@ -98,9 +99,9 @@ async def test_deliveries_that_ended_go_with_their_events_and_the_others_stay(
 async def test_a_delivery_stays_as_long_as_the_day_of_its_event(quiet: Service, subscription: str) -> None:
     now = quiet.ctx.now()
     midnight = (now - RETENTION * DAY).astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    seconds = timedelta(seconds=10)
-    kept = await a_delivery(quiet, now - midnight - seconds, subscription)
-    await a_delivery(quiet, now - midnight + seconds, subscription)
+    hour = timedelta(hours=1)
+    kept = await a_delivery(quiet, now - midnight - hour, subscription)
+    await a_delivery(quiet, now - midnight + hour, subscription)
 
     assert await prune_once(quiet.ctx) == 1
     assert await ids(quiet, "deliveries") == {kept}
@@ -145,6 +146,7 @@ async def test_a_delivery_that_somebody_has_made_again_meanwhile_stays(quiet: Se
     await a_delivery(quiet, OLD, subscription)
 
     async with quiet.ctx.db.transaction() as tx:
+        await tx.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
         await history.make_due(tx, [kept], quiet.ctx.now())
         assert await prune_once(quiet.ctx) == 1
     assert await prune_once(quiet.ctx) == 0
@@ -161,8 +163,7 @@ async def test_a_partition_that_is_in_use_keeps_nothing_else_and_is_dropped_late
         await tx.exec_driver_sql(f"DROP TABLE attempts_{quiet.ctx.now() - OLD - DAY:%Y%m%d}")
     await a_delivery(quiet, OLD, subscription)
 
-    async with quiet.ctx.db.transaction() as tx:
-        await tx.exec_driver_sql(f"SELECT 1 FROM attempts_{day}")
+    async with holding(quiet, f"SELECT 1 FROM attempts_{day}"):
         await prune(quiet)
         assert await ids(quiet, "deliveries") == set()
         assert day in await days_of(quiet, "attempts")

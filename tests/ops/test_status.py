@@ -88,7 +88,10 @@ async def break_key(
 
 
 async def test_a_service_that_has_sent_nothing_yet_says_what_it_would_do(quiet: Service, operator: Caller) -> None:
+    await eventually(lambda: quiet.rows("SELECT 1 FROM processes WHERE role = 'serve'"))
+
     found = await stands(operator)
+
     (process,) = found.pop("processes")
     assert (process["role"], process["pid"], process["loops"]) == ("serve", os.getpid(), [])
     assert found == {

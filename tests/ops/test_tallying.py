@@ -123,6 +123,7 @@ async def test_every_job_is_counted_once_by_two_processes_of_which_one_crashes(
     for job_id in jobs[:3]:
         await quiet.caller.http.post(f"/v1/jobs/{job_id}/cancel")
     async with given_up(quiet.ctx.db) as tx:
+        await tx.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
         events, _ = await read_on(tx, TALLIES, tally_queries.TYPES, quiet.ctx.now(), limit=5)
         await tally_queries.add_events(tx, events, quiet.ctx.now())
         assert await tallying.run_once(second.ctx) == 0  # it is not this one's turn

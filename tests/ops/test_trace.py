@@ -20,6 +20,7 @@ from app.ops import queries, trace
 from app.simulator.server import RunningSimulator
 from tests.deliveries.rows import attempts, deliveries
 from tests.harness import FLUX, Caller, Service, eventually, held_job, post_webhook, refused, tell
+from tests.processes.harness import free_port
 from tests.receivers import receiving
 from tests.simulator.walks import sign
 
@@ -28,9 +29,9 @@ TIME: Final = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
 
 
 @pytest.fixture
-async def quiet(serve: Callable[..., Any], simulator: RunningSimulator) -> Service:
-    """A service that sends nothing by itself."""
-    started: Service = await serve(simulator, loops=False)
+async def quiet(serve: Callable[..., Any], simulate: Callable[..., RunningSimulator]) -> Service:
+    """A service that sends nothing by itself, to an upstream whose jobs do not end."""
+    started: Service = await serve(simulate(hold=True), loops=False)
     return started
 
 
@@ -142,6 +143,8 @@ async def test_every_attempt_to_tell_a_subscriber_or_a_callback_is_told(quiet: S
         job_id = await quiet.caller.accepted(FLUX | {"webhook_url": called.url, "webhookEvents": ["failed"]}, **LATER)
         await quiet.caller.accepted(FLUX, **LATER)  # another job, whose deliveries are not told here
         await deliver.run_once(quiet.ctx)
+        async with quiet.ctx.db.transaction() as tx:  # none of them is due again before the next round
+            await tx.execute(text("UPDATE deliveries SET due_at = now() + interval '1 hour' WHERE status = 'pending'"))
         await quiet.caller.http.post(f"/v1/jobs/{job_id}/cancel")
         await deliver.run_once(quiet.ctx)
 
@@ -165,9 +168,7 @@ async def test_every_attempt_to_tell_a_subscriber_or_a_callback_is_told(quiet: S
 
 
 async def test_an_attempt_without_an_answer_is_told_with_its_error_and_the_next_one(quiet: Service) -> None:
-    async with receiving() as receiver:
-        pass  # nobody listens there any more
-    body = FLUX | {"webhook_url": receiver.url}
+    body = FLUX | {"webhook_url": f"http://127.0.0.1:{free_port()}/hook"}
     job_id = await quiet.caller.accepted(body, **LATER)
     await quiet.caller.http.post(f"/v1/jobs/{job_id}/cancel")
     await deliver.run_once(quiet.ctx)
