@@ -133,7 +133,7 @@ async def test_a_rotated_key_goes_on_for_the_grace_beside_the_one_that_takes_its
     assert "rotated already" in refused(await rotate(admin, old["id"]), 409)["error"]
 
     clock.advance(3601)
-    await eventually(lambda: status(quiet, old["key"]), lambda seen: seen == 401, seconds=20)
+    await eventually(lambda: status(quiet, old["key"]), lambda seen: seen == 401)
     assert await status(quiet, new["key"]) == 200
 
 
@@ -175,7 +175,8 @@ async def test_the_end_of_a_grace_reaches_every_process_within_a_second(
         assert await status(service, old["key"]) == 200
 
     rotated = await rotate(admin, old["id"], graceSeconds=1)
-    ended_at = time.monotonic() + read(rotated.json()["previousExpiresAt"]) - services[0].ctx.now().timestamp()
+    left_seconds = read(rotated.json()["previousExpiresAt"]) - services[0].ctx.now().timestamp()
+    ended_at = time.monotonic() + left_seconds
 
     for service in services:
         assert await status(service, rotated.json()["key"]) == 200
@@ -187,7 +188,7 @@ async def test_the_end_of_a_grace_reaches_every_process_within_a_second(
                 left.remove(service)
             else:
                 last_taken = max(last_taken, asked_at)
-        assert time.monotonic() < ended_at + 10
+        assert time.monotonic() < ended_at + 60
     assert last_taken - ended_at <= BELIEVED_SECONDS + 0.1
 
 
@@ -209,7 +210,7 @@ async def test_the_end_of_a_grace_ends_waits_and_streams(quiet: Service, admin: 
 
         await eventually(woken)
         refused(await waiting, 401)
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             async for _ in stream.aiter_bytes():
                 pass
 
@@ -221,7 +222,7 @@ async def test_a_key_is_revoked_once_and_stays_so(quiet: Service, admin: Caller)
         answer = await admin.http.delete(f"/v1/keys/{made['id']}")
         assert (answer.status_code, answer.content) == (204, b"")
 
-    await eventually(lambda: status(quiet, made["key"]), lambda seen: seen == 401, seconds=20)
+    await eventually(lambda: status(quiet, made["key"]), lambda seen: seen == 401)
     assert (await admin.http.get(f"/v1/keys/{made['id']}")).json()["revokedAt"] is not None
     assert len(await quiet.rows("SELECT 1 FROM audit_log WHERE action = 'key.revoked'")) == 1
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from app.exports import as_csv
 from app.teams.usage import Asked
-from tests.harness import Caller, Service, refused
+from tests.harness import Caller, FrozenClock, Service, refused
 
 DAY = datetime(2026, 11, 3, 12, tzinfo=UTC)
 
@@ -93,6 +93,7 @@ async def test_a_team_sees_its_own_usage_and_operators_see_all(quiet: Service) -
 
 
 async def test_the_budget_of_the_month_is_told(quiet: Service) -> None:
+    quiet.ctx.clock = FrozenClock()
     assert (await usage(quiet.caller))["budget"] == {
         "month": f"{quiet.ctx.now():%Y-%m}",
         "limit": None,
