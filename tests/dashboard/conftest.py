@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from typing import Final
 
 import pytest
 from playwright.async_api import BrowserContext, async_playwright, expect
@@ -13,6 +14,9 @@ from tests.dashboard.operators import Operator, sign_in
 from tests.dashboard.troubles import Troubles, make_troubles
 from tests.harness import Service
 from tests.receivers import receiving
+
+TIMEOUT: Final = 60_000
+"""Milliseconds that a browser may take for anything."""
 
 
 @pytest.fixture
@@ -42,14 +46,14 @@ async def browse() -> AsyncIterator[Callable[..., Awaitable[BrowserContext]]]:
     path = find_chromium()
     if path is None:
         pytest.skip("no Chromium is installed: apt-get install chromium")
-    expect.set_options(timeout=15_000)
+    expect.set_options(timeout=TIMEOUT)
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=path, args=FLAGS)
+        browser = await playwright.chromium.launch(executable_path=path, args=FLAGS, timeout=TIMEOUT)
         contexts: list[BrowserContext] = []
 
         async def start(**options: object) -> BrowserContext:
             contexts.append(await browser.new_context(**options))  # type: ignore[arg-type]  # Playwright's own options
-            contexts[-1].set_default_timeout(15_000)
+            contexts[-1].set_default_timeout(TIMEOUT)
             return contexts[-1]
 
         try:

@@ -15,6 +15,7 @@ from app.demo.workers import Workers
 from app.simulator.server import RunningSimulator
 from tests.dashboard.operators import Operator
 from tests.harness import Service, books, eventually
+from tests.locks import ACCEPTANCES, stopped_at
 
 
 @pytest.fixture
@@ -31,6 +32,13 @@ def figures(page: str) -> dict[str, str]:
     """The figures of a page by their names."""
     found = re.findall(r'class="label">([^<]+)</div>\s*<div class="value">([^<]*)<', page)
     return {name: value.strip() for name, value in found}
+
+
+async def all_completed(operator: Operator) -> str:
+    """The page, once it tells that all jobs of a storm are completed."""
+    return await eventually(
+        lambda: operator.read("/ops/demo"), lambda page: figures(page)["Completed"] == "50", seconds=200
+    )
 
 
 async def test_without_a_demo_there_is_no_such_page(service: Service, operator: Operator) -> None:
@@ -54,11 +62,10 @@ async def test_a_storm_with_webhooks_dropped_and_doubled_ends_well(
     assert TROUBLES["drop"] in page
     assert TROUBLES["double"] in page
 
-    assert (await operator.act("/ops/demo/storm", size="50")).status_code == 303
-    assert (await operator.act("/ops/demo/storm", size="50")).status_code == 409
-    page = await eventually(
-        lambda: operator.read("/ops/demo"), lambda page: figures(page)["Completed"] == "50", seconds=40
-    )
+    async with stopped_at(service, ACCEPTANCES):
+        assert (await operator.act("/ops/demo/storm", size="50")).status_code == 303
+        assert (await operator.act("/ops/demo/storm", size="50")).status_code == 409
+    page = await all_completed(operator)
 
     seen = figures(page)
     assert (seen["Submitted"], seen["Lost"], seen["Paid twice"], seen["Failed"]) == ("50", "0", "0", "0")
@@ -104,7 +111,7 @@ async def _told(operator: Operator, path: str) -> str:
 async def test_a_job_that_vanishes_is_told_as_lost(service: Service, operator: Operator) -> None:
     """The figures are counted: they say so when a promise is broken."""
     await operator.act("/ops/demo/storm", size="50")
-    await eventually(lambda: operator.read("/ops/demo"), lambda page: figures(page)["Completed"] == "50", seconds=40)
+    await all_completed(operator)
     async with service.ctx.db.transaction() as tx:
         await tx.exec_driver_sql("DELETE FROM jobs WHERE id = (SELECT max(CAST(id AS text)) FROM jobs)::uuid")
     seen = figures(await operator.read("/ops/demo"))

@@ -20,14 +20,16 @@ from app.simulator.server import RunningSimulator
 from tests.dashboard.operators import Operator, sign_in
 from tests.dashboard.pages import region, text_of
 from tests.harness import FLUX, Service
+from tests.ops.aged import noon
 
 LATER: Final = {"Prefer": "respond-async"}
 
 
 @pytest.fixture
 async def quiet(serve: Callable[..., Any], simulator: RunningSimulator) -> AsyncIterator[tuple[Service, Operator]]:
-    """A service that sends nothing by itself, and somebody who looks."""
+    """A service that sends nothing by itself, at noon, and somebody who looks."""
     service: Service = await serve(simulator, loops=False)
+    service.ctx.clock = noon()
     async with AsyncExitStack() as stack:
         yield service, await sign_in(stack, service)
 

@@ -170,6 +170,7 @@ async def test_the_page_tells_what_was_done_and_leads_on(
     await service.caller.accepted(FLUX | {"model": "flux-2-max"})
     ended = "SELECT sum(completed + failed) AS jobs FROM tallies WHERE span = 'day'"
     await eventually(lambda: service.rows(ended), lambda rows: rows[0].jobs == 2)
+    await eventually(lambda: service.rows("SELECT 1 FROM processes WHERE role = 'serve'"))
     html = await operator.read("/ops?window=1h")
     seen = words_of(html)
     assert "Success 50.0 %" in seen

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from uuid import UUID, uuid4
 
 from tests.dashboard.operators import Operator
@@ -88,6 +90,18 @@ async def test_a_test_event_says_what_came_of_it(service: Service, operator: Ope
     ]
 
 
+@asynccontextmanager
+async def replays_held(service: Service) -> AsyncIterator[None]:
+    """Have replays that begin meanwhile do nothing for an hour."""
+    hold = "BEGIN NEW.due_at = NEW.due_at + interval ''1 hour''; RETURN NEW; END"
+    async with service.ctx.db.transaction() as tx:
+        await tx.exec_driver_sql(f"CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS '{hold}'")
+        await tx.exec_driver_sql("CREATE TRIGGER hold BEFORE INSERT ON replays FOR EACH ROW EXECUTE FUNCTION hold()")
+    yield
+    async with service.ctx.db.transaction() as tx:
+        await tx.exec_driver_sql("DROP FUNCTION hold CASCADE")
+
+
 async def test_a_replay_is_counted_started_watched_and_ended(
     service: Service, operator: Operator, troubles: Troubles
 ) -> None:
@@ -97,7 +111,8 @@ async def test_a_replay_is_counted_started_watched_and_ended(
     assert counted.headers["Location"] == f"{own}?what=everything&perSecond=1#replay"
     assert f"It would be {len(told)} deliveries" in await operator.read(f"{own}?what=everything&perSecond=1")
     assert await actions_of(service, "replay.") == []
-    begun = await operator.act(f"{own}/replay", what="everything", perSecond="1")
+    async with replays_held(service):
+        begun = await operator.act(f"{own}/replay", what="everything", perSecond="1")
     assert begun.headers["Location"] == own
     page = await operator.read(own)
     assert f"of {len(told)}</span>" in page

@@ -5,17 +5,32 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections.abc import Callable
+from typing import Any
 
+import pytest
+
+from app.simulator.server import RunningSimulator
 from tests.dashboard.operators import Operator
+from tests.dashboard.troubles import completed
 from tests.harness import Service, eventually
+from tests.ops.aged import noon
 from tests.teams.admins import limit_team, team_id_of
+
+
+@pytest.fixture
+async def service(serve: Callable[..., Any], simulator: RunningSimulator) -> Service:
+    """A service with all its loops, at noon: no month ends."""
+    started: Service = await serve(simulator)
+    started.ctx.clock = noon()
+    return started
 
 
 async def test_usage_is_shown_by_what_was_asked_for_and_as_csv(service: Service, operator: Operator) -> None:
     await limit_team(service, "tests", monthlyCredits=100)
     design = await service.new_caller("design")
     for caller in (service.caller, design, design):
-        await caller.read(await caller.accepted(), wait=15)
+        await completed(caller, await caller.accepted())
     await eventually(lambda: service.rows("SELECT 1 FROM ledger WHERE kind = 'settle'"), lambda rows: len(rows) == 3)
     html = await operator.read("/ops/usage")
     assert rows_of(html) == [["flux-1.1-pro-ultra", "30", "3"]]

@@ -52,7 +52,7 @@ async def make_troubles(service: Service, receiver: Receiver, deaf: Receiver, *,
     made = [await design.accepted(body) for _ in range(jobs - 1)]
     made.append(await design.accepted(body | {"webhook_url": receiver.url + "/callback"}))
     for job_id in made:
-        await design.read(job_id, wait=15)
+        await completed(design, job_id)
     failed = await eventually(
         lambda: deliveries(service),
         # Progress is not told to a callback any more once its job is over.
@@ -62,6 +62,11 @@ async def make_troubles(service: Service, receiver: Receiver, deaf: Receiver, *,
     await give_up(service, mine[0])
     await keep_odd_webhooks(service, made[0])
     return Troubles(design, await team_id_of(service, "design"), works, fails, made, str(mine[0]))
+
+
+async def completed(caller: Caller, job_id: str) -> None:
+    """Return when a job is completed."""
+    await eventually(lambda: caller.read(job_id, wait=15), lambda job: job["status"] == "COMPLETED")
 
 
 async def subscribe(caller: Caller, receiver: Receiver, **fields: Any) -> str:
