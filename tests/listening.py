@@ -111,7 +111,7 @@ class Listener(Parser):
         except (OSError, ValueError, asyncio.IncompleteReadError):
             self.ended = "cut"
 
-    async def until(self, holds: Callable[[Listener], Any], *, seconds: float = 15) -> None:
+    async def until(self, holds: Callable[[Listener], Any], *, seconds: float = 60) -> None:
         """Wait until something holds."""
 
         async def look() -> tuple[Any, ...]:
@@ -119,7 +119,7 @@ class Listener(Parser):
 
         await eventually(look, lambda seen: seen[0], seconds=seconds)
 
-    async def has(self, count: int, *, seconds: float = 15) -> list[int]:
+    async def has(self, count: int, *, seconds: float = 60) -> list[int]:
         """Wait for so many events, and return their numbers."""
         await self.until(lambda one: len(one.messages) >= count, seconds=seconds)
         return self.sequences

@@ -59,7 +59,7 @@ class Receiver:
             return web.Response(status=answer, text=f"answer {answer}", headers=self.headers)
         return await answer(received)
 
-    async def wait(self, count: int, *, seconds: float = 15) -> list[Received]:
+    async def wait(self, count: int, *, seconds: float = 60) -> list[Received]:
         """Return what was received, as soon as that is so much."""
         async with asyncio.timeout(seconds), self.arrived:
             await self.arrived.wait_for(lambda: len(self.received) >= count)

@@ -35,7 +35,7 @@ class Archive:
         """Complete a job that the simulator holds."""
         await tell(self.simulator, f"jobs/{held.upstream_id}/finish", result=result, wait=True, **how)
 
-    async def settled(self, job_id: str, *, seconds: float = 15) -> dict[str, Any]:
+    async def settled(self, job_id: str, *, seconds: float = 60) -> dict[str, Any]:
         """The job object, once none of its files is still to be fetched."""
         return await eventually(
             lambda: self.service.caller.read(job_id), lambda job: job["archiveStatus"] != "pending", seconds=seconds

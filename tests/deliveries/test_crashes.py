@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from aiohttp import web
+
 from app.clock import SettableClock
 from app.deliveries import deliver
 from app.deliveries.claim import LEASE, claim
@@ -14,7 +16,7 @@ from app.simulator.server import RunningSimulator
 from tests.deliveries.conftest import LATER, Subscribe
 from tests.deliveries.rows import attempts, deliveries
 from tests.harness import Service, running_service, settings_for
-from tests.receivers import Receiver
+from tests.receivers import Received, Receiver
 from tests.wires import PostgresWire
 
 
@@ -83,9 +85,13 @@ async def test_a_record_whose_commit_was_lost_is_written_once(
     async with wire.open() as url, running_service(settings_for(url, simulator, loops=False)) as service:
         subscriber = await service.new_caller("tests", ("subscribe",))
         await subscriber.http.post("/v1/subscriptions", json={"url": receiver.url})
-        receiver.answers = [500]
+
+        async def fail(_received: Received) -> web.StreamResponse:
+            wire.cut_in_commit()  # the next one, which is the record's
+            return web.Response(status=500)
+
+        receiver.answers = [fail]
         await service.caller.accepted(**LATER)
-        wire.cut_in_commit(moment="after", number=2)
 
         await deliver.run_once(service.ctx)
 

@@ -80,7 +80,7 @@ async def test_a_subscriber_knows_in_50_ms_and_99_in_100_times_in_250_ms(
     wanted = {"url": receiver.url, "types": ["job.completed"]}
     assert (await subscriber.http.post("/v1/subscriptions", json=wanted)).status_code == 201
 
-    async with httpx.AsyncClient(trust_env=False) as upstream:
+    async with httpx.AsyncClient(trust_env=False, timeout=60) as upstream:
         await complete_steadily(upstream, jobs[:WARM_UP])
         await receiver.wait(WARM_UP)
         begun = await complete_steadily(upstream, jobs[WARM_UP:])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from app.lanes import AHEAD, PLACES
 from app.simulator.server import RunningSimulator
 from tests.deliveries.conftest import LATER, Subscribe
 from tests.deliveries.rows import multiply
-from tests.harness import Caller, Service, refused
+from tests.harness import Caller, FrozenClock, Service, refused
 from tests.receivers import Receiver
 
 
@@ -118,13 +119,14 @@ async def test_a_time_is_replayed_in_parts_after_it_was_counted(
     quiet: Service, receiver: Receiver, subscribe: Subscribe, subscriber: Caller
 ) -> None:
     created = await subscribe(receiver)
-    quiet.ctx.clock = clock = SettableClock()
+    quiet.ctx.clock = clock = FrozenClock()
     await quiet.caller.accepted(**LATER)
     await multiply(quiet, 25)
     while await deliver.run_once(quiet.ctx):
         pass
-    clock.advance(3600)
+    clock.time += timedelta(hours=1)
     since = quiet.ctx.now().isoformat()
+    clock.time += timedelta(seconds=1)
     await quiet.caller.accepted(**LATER)
     await deliver.run_once(quiet.ctx)
     path = f"/v1/subscriptions/{created['id']}/replay"
@@ -141,7 +143,7 @@ async def test_a_time_is_replayed_in_parts_after_it_was_counted(
             pass
         shown = (await subscriber.http.get(f"/v1/replays/{begun.json()['id']}")).json()
         done.append((shown["status"], shown["doneCount"]))
-        clock.advance(1.1)
+        clock.time += timedelta(seconds=1.1)
 
     assert done == [("running", 10), ("running", 20), ("done", 25), ("done", 25)]
     assert len(receiver.received) == 26 + 25

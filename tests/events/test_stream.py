@@ -140,9 +140,9 @@ async def test_what_is_kept_in_memory_is_limited_by_its_size_too(
         written += await append_events(quiet, fact(team=team, data=json.dumps({"text": "y" * 50_000})))
         written += await append_events(quiet, fact(team=team))
         assert await one.has(11) == written
-        kept = tail_of(quiet)
+        kept = tail_of(quiet)  # which may come later than what the client has read from the database
+        await eventually(lambda: asyncio.sleep(0, kept.newest(written[-1])))
         assert kept._bytes == sum(len(told.wire) for told in kept._events) <= 10_000
-        assert kept.newest(written[-1])
         assert not kept.newest(written[0])
 
 
@@ -169,7 +169,8 @@ async def test_silence_is_broken_by_a_beat_that_carries_the_cursor_past_what_was
 ) -> None:
     monkeypatch.setattr(stream, "BEAT_SECONDS", 0.1)
     async with listening(quiet.url, f"{STREAM}?types=job.completed", key=subscriber.key) as one:
-        await one.until(lambda one: one.comments == ["beat"] * 3)
+        await one.until(lambda one: len(one.comments) >= 3)
+        assert set(one.comments) == {"beat"}
         assert one.last_event_id == "0"
         passed = await append_events(quiet, fact("job.failed", team=team), fact("job.completed", team=uuid4()))
         await one.until(lambda one: one.last_event_id == str(passed[-1]))

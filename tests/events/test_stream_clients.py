@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Any
@@ -24,13 +23,15 @@ from tests.harness import Caller, Service
 from tests.listening import Listener, all_sequences, append_events, fact, listening, team_of
 
 
-async def test_a_client_that_left_is_noticed_at_once(quiet: Service, subscriber: Caller) -> None:
+async def test_a_client_that_left_is_noticed_at_once(
+    quiet: Service, subscriber: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("BEAT_SECONDS", "IDENTIFY_SECONDS"):  # it is noticed by nothing that the stream does after a while
+        monkeypatch.setattr(stream, name, 3600)
     for _ in range(3):
         async with listening(quiet.url, key=subscriber.key):
             await followers(quiet, 1)
-        began = time.monotonic()
         await followers(quiet, 0)
-        assert time.monotonic() - began < 10
 
 
 async def test_a_client_that_left_before_its_stream_began_is_taken_for_gone(quiet: Service) -> None:
@@ -64,9 +65,19 @@ async def test_a_client_that_left_before_its_stream_began_is_taken_for_gone(quie
 async def test_a_client_that_does_not_read_is_cut_off_and_holds_up_nobody(
     quiet: Service, subscriber: Caller, team: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream, "STALLED_SECONDS", 1.0)
+    write, usual = stream.EventStream._write, stream.STALLED_SECONDS
+
+    async def write_impatiently(self: Any, *said: Any, **how: Any) -> None:
+        """Have the one that does not read, whose types are named, soon cut off, and the other one not."""
+        monkeypatch.setattr(stream, "STALLED_SECONDS", 1.0 if self._asked.types else usual)
+        await write(self, *said, **how)
+
+    monkeypatch.setattr(stream.EventStream, "_write", write_impatiently)
     big = json.dumps({"text": "x" * 100_000})
-    async with mute(quiet, subscriber) as silent, listening(quiet.url, key=subscriber.key) as one:
+    async with (
+        mute(quiet, subscriber, f"{STREAM}?types=job.progress") as silent,
+        listening(quiet.url, key=subscriber.key) as one,
+    ):
         await followers(quiet, 2)
         written = list[int]()
         for _ in range(10):
@@ -82,8 +93,9 @@ async def test_a_client_that_does_not_read_is_cut_off_and_holds_up_nobody(
 
 
 async def test_a_process_that_stops_ends_its_streams_and_is_not_held_up_by_clients_that_do_not_read(
-    quiet: Service, subscriber: Caller, team: UUID
+    quiet: Service, subscriber: Caller, team: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(stream, "STALLED_SECONDS", 3600)
     big = json.dumps({"text": "x" * 100_000})
     async with (
         mute(quiet, subscriber),
@@ -94,12 +106,9 @@ async def test_a_process_that_stops_ends_its_streams_and_is_not_held_up_by_clien
         for _ in range(5):
             await append_events(quiet, *(fact(team=team, data=big) for _ in range(10)))
         await one.has(50)
-        began = time.monotonic()
         quiet.ctx.begin_closing()
         await one.until(lambda one: one.ended == "whole")
-        assert time.monotonic() - began < 10
         await followers(quiet, 0)
-        assert time.monotonic() - began < 20
         async with listening(quiet.url, key=subscriber.key) as late:
             await late.until(lambda late: late.ended == "whole")
 
@@ -119,7 +128,8 @@ async def test_a_database_that_goes_away_ends_no_stream(
         server = await asyncpg.connect(plain_url(postgres_url))
         try:
             await server.execute(f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS false")
-            await server.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+            terminate = "SELECT pg_terminate_backend(pid, 30000) FROM pg_stat_activity WHERE datname = $1"
+            assert await server.fetch(terminate, name)
             beats = len(one.comments)
             await one.until(lambda one: len(one.comments) > beats + 15)
             assert one.ended is None
@@ -146,4 +156,4 @@ async def test_a_hundred_clients_that_come_back_at_once_do_not_exhaust_the_pool(
         coming = [asyncio.create_task(come_back()) for _ in range(100)]
         assert (await caller.http.get("/v2/jobs")).status_code == 200
         for one in await asyncio.gather(*coming):
-            assert await one.has(300, seconds=30) == written
+            assert await one.has(300, seconds=120) == written

@@ -19,7 +19,8 @@ from app.simulator.config import SimulatorConfig
 from app.simulator.document import openapi
 from app.simulator.server import RunningSimulator
 from tests.contract.upstream import RecordingUpstream, recording_upstream
-from tests.harness import FLUX, Service, books, eventually, refused
+from tests.harness import FLUX, FrozenClock, Service, books, eventually, refused
+from tests.jobs.nudges import hears
 
 Serve = Callable[..., Any]
 Simulate = Callable[..., RunningSimulator]
@@ -97,23 +98,25 @@ async def test_what_is_young_is_not_asked_for_again_and_what_is_a_day_old_is(ser
 async def test_another_process_hears_of_a_new_document_by_a_nudge_or_within_a_minute(serve: Serve) -> None:
     async with before(serve, document("midjourney")) as (one, upstream):
         other = await serve(upstream, loops=False)
-        other.ctx.clock = clock = SettableClock()
+        other.ctx.clock = clock = FrozenClock()
+        await hears(other, one)
         await documents.refresh_once(one.ctx)
         assert await details(other, WRONG) == {"size": ["Unrecognized field"]}
 
         upstream.document = document("dream-9", "midjourney-9")
         advance(one, 25 * 3600)
         await documents.refresh_once(one.ctx)
+        await hears(other, one)
 
         async def models() -> str:
             return (await details(other, {"model": "flux", "prompt": "x"}))["model"][0]
 
-        await eventually(models, lambda said: said == "Unknown model; there are dream-9, midjourney-9")
+        assert await models() == "Unknown model; there are dream-9, midjourney-9"
 
         async with other.ctx.db.transaction() as tx:  # somebody's word that nobody nudged about
             await tx.exec_driver_sql("UPDATE catalogs SET document = document #- '{paths}', document_digest = 'x'")
         assert "dream-9" in await models()
-        clock.advance(61)
+        clock.time += timedelta(seconds=61)
         await other.caller.accepted({"model": "flux", "prompt": "x"}, **LATER)
 
 

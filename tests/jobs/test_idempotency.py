@@ -89,7 +89,7 @@ async def test_fifty_at_once_under_one_key_make_one_job(
 
     assert Counter(answer.status_code for answer in answers) == {202: 50}
     (job_id,) = {answer.json()["jobId"] for answer in answers}
-    assert (await first.caller.read(job_id, wait=15))["status"] == "COMPLETED"
+    assert (await first.caller.read(job_id, wait=60))["status"] == "COMPLETED"
     assert [str(row.id) for row in await first.rows("SELECT id FROM jobs")] == [job_id]
     seen = await counters(simulator)
     assert (seen["submissions"], seen["accepted"]) == (1, 1)
@@ -140,7 +140,7 @@ async def test_a_key_has_1_to_255_characters(serve: Callable[..., Any], simulato
 
 async def test_a_replay_tells_how_far_the_job_is_by_now(service: Service, simulator: RunningSimulator) -> None:
     job_id = await service.caller.accepted(BODY, **ONE)
-    await service.caller.read(job_id, wait=15)
+    await service.caller.read(job_id, wait=60)
 
     again = await service.caller.submit(BODY, **ONE)
 
@@ -152,7 +152,7 @@ async def test_a_replay_tells_how_far_the_job_is_by_now(service: Service, simula
 async def said_by(simulator: RunningSimulator, body: Any) -> httpx.Response:
     """What the upstream answers to this body when it is asked without us."""
     async with httpx.AsyncClient(
-        base_url=simulator.url, headers={"X-API-Key": SIMULATOR_KEY}, trust_env=False
+        base_url=simulator.url, headers={"X-API-Key": SIMULATOR_KEY}, trust_env=False, timeout=60
     ) as direct:
         return await direct.post("/v2/images/generate", json=body)
 
@@ -187,7 +187,7 @@ async def test_a_refusal_is_told_verbatim_and_frees_the_key(
     await tell(simulator, "config", credits=1000)
     second = await service.caller.accepted(BODY, **ONE)
     assert second != str(job.id)
-    assert (await service.caller.read(second, wait=15))["status"] == "COMPLETED"
+    assert (await service.caller.read(second, wait=60))["status"] == "COMPLETED"
     assert (await service.job(job.id)).status == "FAILED"
     assert (await counters(simulator))["accepted"] == 1
 
@@ -307,7 +307,7 @@ async def test_a_job_that_was_promised_is_not_refused_later(
     await tell(simulator, "config", credits=1000)
     clock.advance(3600)
     assert await dispatch.run_once(service.ctx) == 1
-    assert (await service.caller.read(job_id, wait=15))["status"] == "COMPLETED"
+    assert (await service.caller.read(job_id, wait=60))["status"] == "COMPLETED"
     assert (await counters(simulator))["accepted"] == 1
 
 

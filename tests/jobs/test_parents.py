@@ -13,7 +13,7 @@ import pytest
 
 from app.jobs import documents
 from app.simulator.server import RunningSimulator
-from tests.harness import Caller, Service, books, refused, tell
+from tests.harness import Caller, Service, books, eventually, refused, tell
 
 Serve = Callable[..., Any]
 Simulate = Callable[..., RunningSimulator]
@@ -42,7 +42,7 @@ async def accepted(caller: Caller, operation: str, body: Any, **headers: str) ->
 async def completed(caller: Caller, made: tuple[str, Any] = PICTURE) -> str:
     """A job of this caller that is over."""
     job_id = await accepted(caller, *made)
-    assert (await caller.read(job_id, wait=15))["status"] == "COMPLETED"
+    assert (await caller.read(job_id, wait=60))["status"] == "COMPLETED"
     return job_id
 
 
@@ -61,7 +61,7 @@ async def test_an_action_goes_on_from_a_job_by_our_id_and_arrives_with_the_upstr
 
     job_id = await accepted(service.caller, operation, ACTIONS[operation] | {"parentJobId": parent, "priority": 3})
 
-    job = await service.caller.read(job_id, wait=15)
+    job = await service.caller.read(job_id, wait=60)
     assert (job["status"], job["operation"]) == ("COMPLETED", operation)
     assert job["model"] == PARENTS[operation][1]["model"]
     assert job["input"] == ACTIONS[operation] | {"parentJobId": parent}
@@ -82,7 +82,7 @@ async def test_all_other_fields_of_an_action_keep_their_bytes_and_their_order(
         % parent.upper().encode()
     )
     upsampled = await accepted(service.caller, MIDJOURNEY, ACTIONS[MIDJOURNEY] | {"parentJobId": parent})
-    await service.caller.read(upsampled, wait=15)
+    await service.caller.read(upsampled, wait=60)
 
     job_id = await accepted(
         service.caller, MIDJOURNEY, raw.replace(parent.upper().encode(), upsampled.upper().encode())
@@ -128,7 +128,7 @@ async def test_a_parent_that_is_not_over_failed_or_of_another_model_is_409(serve
     waiting = await accepted(service.caller, *PICTURE, **LATER)
     failed = await accepted(service.caller, *PICTURE)
     await tell(simulator, f"jobs/{failed}/finish", status="FAILED", error="no")
-    assert (await service.caller.read(failed, wait=15))["status"] == "FAILED"
+    assert (await service.caller.read(failed, wait=60))["status"] == "FAILED"
     others = [
         await accepted(service.caller, "images/generate", {"model": "flux-2-pro", "prompt": "x"}),
         await accepted(
@@ -140,7 +140,8 @@ async def test_a_parent_that_is_not_over_failed_or_of_another_model_is_409(serve
     ]
     for job_id in others:
         await tell(simulator, f"jobs/{job_id}/finish")
-        assert (await service.caller.read(job_id, wait=15))["status"] == "COMPLETED"
+        assert (await service.caller.read(job_id, wait=60))["status"] == "COMPLETED"
+    await eventually(lambda: books(simulator), lambda seen: waiting in {job["idempotency_key"] for job in seen["jobs"]})
     before = (await books(simulator))["counters"]["submissions"]
 
     for job_id in (running, waiting, failed, *others):
@@ -155,7 +156,7 @@ async def test_a_parent_that_another_upstream_account_ran_is_409_for_its_retries
     service = await serve(simulator)
     parent = await completed(service.caller)
     child = await accepted(service.caller, MIDJOURNEY, ACTIONS[MIDJOURNEY] | {"parentJobId": parent})
-    await service.caller.read(child, wait=15)
+    await service.caller.read(child, wait=60)
     await service.rows("UPDATE jobs SET status = 'FAILED' WHERE id = :id RETURNING 1", id=child)
     await service.rows("UPDATE jobs SET upstream_account = 'other.example' RETURNING 1")
 
@@ -188,7 +189,7 @@ async def test_a_parent_that_the_upstream_has_forgotten_ends_the_action(
     )
 
     if later:
-        job = await service.caller.read(answer.json()["jobId"], wait=15)
+        job = await service.caller.read(answer.json()["jobId"], wait=60)
         assert (job["status"], job["error"], job["errorCode"]) == ("FAILED", "Parent job not found", "not_found")
     else:
         assert refused(answer, 404)["error"] == "Parent job not found"
@@ -198,12 +199,12 @@ async def test_a_retry_of_an_action_goes_on_from_the_same_parent(service: Servic
     parent = await completed(service.caller)
     await tell(simulator, "faults", next=["fail"])
     failed = await accepted(service.caller, MIDJOURNEY, ACTIONS[MIDJOURNEY] | {"parentJobId": parent})
-    assert (await service.caller.read(failed, wait=15))["status"] == "FAILED"
+    assert (await service.caller.read(failed, wait=60))["status"] == "FAILED"
 
     answer = await service.caller.http.post(f"/v1/jobs/{failed}/retry")
 
     assert answer.status_code == 202, answer.text
-    job = await service.caller.read(answer.json()["jobId"], wait=15)
+    job = await service.caller.read(answer.json()["jobId"], wait=60)
     assert (job["status"], job["retryOf"]) == ("COMPLETED", failed)
     assert job["input"] == ACTIONS[MIDJOURNEY] | {"parentJobId": parent}
     assert (await service.job(job["id"])).parent_id == UUID(parent)
@@ -222,7 +223,7 @@ async def test_the_translation_is_frozen_whatever_is_learned_of_the_parent_since
     upstream_id = (await service.job(parent)).upstream_id
     await service.rows("UPDATE jobs SET upstream_id = :other WHERE id = :id RETURNING 1", other=str(uuid4()), id=parent)
 
-    assert (await service.caller.read(job_id, wait=15))["status"] == "COMPLETED"
+    assert (await service.caller.read(job_id, wait=60))["status"] == "COMPLETED"
     seen = (await books(simulator))["submissions"]
     calls = [call for call in seen if (call["idempotency_key"] or "").startswith(job_id)]
     assert len(calls) == 2
@@ -233,7 +234,7 @@ async def test_a_repeat_of_an_action_is_answered_though_the_parent_is_gone_since
     parent = await completed(service.caller)
     body = ACTIONS[MIDJOURNEY] | {"parentJobId": parent}
     job_id = await accepted(service.caller, MIDJOURNEY, body, Idempotency_Key="one")
-    await service.caller.read(job_id, wait=15)
+    await service.caller.read(job_id, wait=60)
     await service.rows("UPDATE jobs SET upstream_account = 'other.example' WHERE id = :id RETURNING 1", id=parent)
 
     assert await accepted(service.caller, MIDJOURNEY, body, Idempotency_Key="one") == job_id
@@ -257,7 +258,7 @@ async def test_every_other_operation_runs_a_job_to_its_end(
 ) -> None:
     job_id = await accepted(service.caller, operation, body | {"metadata": {"a": "b"}}, Idempotency_Key="one")
 
-    job = await service.caller.read(job_id, wait=15)
+    job = await service.caller.read(job_id, wait=60)
 
     assert (job["status"], job["operation"], job["model"]) == ("COMPLETED", operation, body["model"])
     assert (job["input"], job["metadata"]) == (body, {"a": "b"})

@@ -15,12 +15,13 @@ import pytest
 from sqlalchemy import text
 
 from app.clock import SettableClock
-from app.jobs import dispatch
+from app.jobs import dispatch, reading
 from app.jobs.filters import JobFilter
 from app.jobs.finding import find_jobs
 from app.paging import Cursor
 from app.simulator.server import RunningSimulator
 from tests.harness import FLUX, Caller, Service, books, eventually, refused, tell
+from tests.jobs.nudges import hears
 from tests.statements import listening
 
 LATER: Final = {"Prefer": "respond-async"}
@@ -133,7 +134,7 @@ async def test_a_result_is_shown_as_the_upstream_gave_it(held: tuple[Service, Ru
     for result in results:
         job_id = await service.caller.accepted()
         await tell(simulator, f"jobs/{job_id}/finish", result=result, wait=True)
-        shown = (await service.caller.read(job_id, wait=15))["result"]
+        shown = (await service.caller.read(job_id, wait=60))["result"]
         assert (type(shown), shown) == (type(result), result)
 
 
@@ -193,14 +194,15 @@ async def listeners(service: Service, job_id: str) -> int:
     return len(service.ctx.notify._waiters.get(f"job:{job_id}", ()))
 
 
-async def test_a_wait_that_is_over_shows_the_job_as_it_is(quiet: Service) -> None:
+async def test_a_wait_that_is_over_shows_the_job_as_it_is(quiet: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "LOOK_AGAIN_SECONDS", 60)
     (job_id,) = await fill(quiet.caller, 1)
 
     started_at = asyncio.get_running_loop().time()
     job = await quiet.caller.read(job_id, wait=0.3)
 
     assert job["status"] == "QUEUED"
-    assert 0.3 <= asyncio.get_running_loop().time() - started_at < 5
+    assert 0.3 <= asyncio.get_running_loop().time() - started_at < 30
 
 
 async def test_a_wait_must_be_a_number_of_seconds_up_to_300(quiet: Service) -> None:
@@ -214,32 +216,22 @@ async def test_a_wait_must_be_a_number_of_seconds_up_to_300(quiet: Service) -> N
 
 
 async def test_a_wait_in_another_process_is_woken_too(
-    serve: Callable[..., Any], simulate: Callable[..., RunningSimulator]
+    serve: Callable[..., Any], simulate: Callable[..., RunningSimulator], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The webhook reaches the one process, the caller waits in the other, and looks by itself only every five seconds."""
+    """The webhook reaches the one process, the caller waits in the other, and does not look by itself in time."""
+    monkeypatch.setattr(reading, "LOOK_AGAIN_SECONDS", 60)
     simulator = simulate(hold=True)
     told = await serve(simulator)
     asked = await serve(simulator, loops=False)
+    await hears(asked, told)
     job_id = await told.caller.accepted()
     waiting = asyncio.create_task(asked.caller.read(job_id, wait=60))
     await eventually(lambda: listeners(asked, job_id), lambda count: count == 1)
-    await eventually(lambda: listening_connections(told), lambda count: count == 2)
 
-    started_at = asyncio.get_running_loop().time()
     await tell(simulator, f"jobs/{job_id}/finish", wait=True)
-    job = await waiting
+    job = await asyncio.wait_for(waiting, 30)
 
     assert job["status"] == "COMPLETED"
-    assert asyncio.get_running_loop().time() - started_at < 3
-
-
-async def listening_connections(service: Service) -> int:
-    """How many connections to this database have said LISTEN."""
-    rows = await service.rows(
-        "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND query ILIKE '%LISTEN%framehook%'"
-        " AND pid <> pg_backend_pid()"
-    )
-    return len(rows)
 
 
 async def test_files_expire_24_hours_after_their_completion(held: tuple[Service, RunningSimulator]) -> None:

@@ -17,6 +17,7 @@ from app.jobs.queries import removal
 from app.ops.pruning import prune_once, remove_files_once
 from app.simulator.server import RunningSimulator
 from tests.harness import Service, eventually, refused
+from tests.locks import holding
 from tests.ops.aged import a_delivery, insert
 
 DAYS: Final = 10
@@ -105,9 +106,8 @@ async def test_what_anything_holds_stays_until_it_does_not(quiet: Service) -> No
     await a_file(quiet, fetched, pending=True)
     later(quiet)
 
-    async with quiet.ctx.db.transaction() as tx:
-        await tx.exec_driver_sql(f"SELECT 1 FROM jobs WHERE id = '{locked}' FOR NO KEY UPDATE")
-        await asyncio.wait_for(prune(quiet), 10)
+    async with holding(quiet, f"SELECT 1 FROM jobs WHERE id = '{locked}' FOR NO KEY UPDATE"):
+        await asyncio.wait_for(prune(quiet), 30)
     assert await jobs(quiet) == {parent, unknown, told, fetched, locked, child}
     await prune(quiet)
     assert await jobs(quiet) == {parent, unknown, told, fetched, child}
