@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from app.simulator.server import RunningSimulator
-from tests.harness import Caller, Service
+from tests.harness import Caller, FrozenClock, Service
 from tests.receivers import Receiver, receiving
 
 LATER = {"Prefer": "respond-async"}
@@ -33,8 +33,9 @@ async def receiver(receive: Callable[[], Awaitable[Receiver]]) -> Receiver:
 
 @pytest.fixture
 async def quiet(serve: Callable[..., Any], simulate: Callable[..., RunningSimulator]) -> Service:
-    """A service without loops, in front of a simulator that holds its jobs."""
+    """A service without loops, in front of a simulator that holds its jobs. Its time stands still: so no lease goes by."""
     started: Service = await serve(simulate(hold=True), loops=False)
+    started.ctx.clock = FrozenClock()
     return started
 
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 from aiohttp import web
 
-from app.clock import SettableClock
 from app.deliveries import deliver
 from app.deliveries.claim import LEASE, claim
 from app.deliveries.verdict import RETRY_SECONDS
 from app.simulator.server import RunningSimulator
 from tests.deliveries.conftest import LATER, Subscribe
 from tests.deliveries.rows import attempts, deliveries
-from tests.harness import Service, running_service, settings_for
+from tests.harness import FrozenClock, Service, running_service, settings_for
 from tests.receivers import Received, Receiver
 from tests.wires import PostgresWire
 
@@ -24,13 +24,13 @@ async def test_a_delivery_that_was_claimed_and_not_made_is_made_when_its_lease_i
     quiet: Service, receiver: Receiver, subscribe: Subscribe
 ) -> None:
     await subscribe(receiver)
-    quiet.ctx.clock = clock = SettableClock()
+    quiet.ctx.clock = clock = FrozenClock()
     await quiet.caller.accepted(**LATER)
     assert len(await claim(quiet.ctx)) == 1  # and here the process is killed
     quiet.ctx.lanes[False].forget()
 
     assert await deliver.run_once(quiet.ctx) == 0
-    clock.advance(LEASE.total_seconds())
+    clock.time += LEASE
     assert await deliver.run_once(quiet.ctx) == 1
 
     assert len(receiver.received) == 1
@@ -42,13 +42,13 @@ async def test_a_delivery_that_was_made_and_not_recorded_is_made_again_with_the_
     quiet: Service, receiver: Receiver, subscribe: Subscribe
 ) -> None:
     await subscribe(receiver)
-    quiet.ctx.clock = clock = SettableClock()
+    quiet.ctx.clock = clock = FrozenClock()
     await quiet.caller.accepted(**LATER)
     (claimed,) = await claim(quiet.ctx)
     await deliver.attempt(quiet.ctx, claimed)  # and here the process is killed
     quiet.ctx.lanes[False].forget()
 
-    clock.advance(LEASE.total_seconds())
+    clock.time += LEASE
     await deliver.run_once(quiet.ctx)
 
     assert [received.id for received in receiver.received] == [str(claimed.event_id)] * 2
@@ -60,12 +60,12 @@ async def test_an_attempt_that_is_recorded_after_its_lease_changes_nothing_that_
     quiet: Service, receiver: Receiver, subscribe: Subscribe
 ) -> None:
     await subscribe(receiver)
-    quiet.ctx.clock = clock = SettableClock()
+    quiet.ctx.clock = clock = FrozenClock()
     await quiet.caller.accepted(**LATER)
     (late,) = await claim(quiet.ctx)
     receiver.answers = [500]
     sent = await deliver.attempt(quiet.ctx, late)
-    clock.advance(LEASE.total_seconds())
+    clock.time += LEASE
     await deliver.run_once(quiet.ctx)
 
     await quiet.ctx.batched(deliver.record, sent)
@@ -83,6 +83,7 @@ async def test_a_record_whose_commit_was_lost_is_written_once(
     wire = PostgresWire(database_url)
     simulator = simulate(hold=True)
     async with wire.open() as url, running_service(settings_for(url, simulator, loops=False)) as service:
+        service.ctx.clock = FrozenClock()
         subscriber = await service.new_caller("tests", ("subscribe",))
         await subscriber.http.post("/v1/subscriptions", json={"url": receiver.url})
 
@@ -107,6 +108,7 @@ async def test_work_that_was_begun_is_finished_before_a_process_ends(
     simulator = simulate(hold=True)
     watching = await serve(simulator, loops=False)
     async with running_service(settings_for(database_url, simulator, loops=False)) as leaving:
+        leaving.ctx.clock = FrozenClock()
         subscriber = await leaving.new_caller("tests", ("subscribe",))
         await subscriber.http.post("/v1/subscriptions", json={"url": receiver.url})
         await leaving.caller.accepted(**LATER)
@@ -120,12 +122,12 @@ async def test_claims_that_came_to_nothing_use_up_no_attempt(
     quiet: Service, receiver: Receiver, subscribe: Subscribe
 ) -> None:
     await subscribe(receiver)
-    quiet.ctx.clock = clock = SettableClock()
+    quiet.ctx.clock = clock = FrozenClock()
     await quiet.caller.accepted(**LATER)
     for _ in range(20):
         assert len(await claim(quiet.ctx)) == 1
         quiet.ctx.lanes[False].forget()
-        clock.advance(LEASE.total_seconds())
+        clock.time += LEASE
     receiver.answers = [500]
 
     await deliver.run_once(quiet.ctx)
@@ -139,12 +141,12 @@ async def test_a_delivery_that_cannot_even_be_sent_is_recorded_as_a_failure_and_
     quiet: Service, receiver: Receiver, subscribe: Subscribe
 ) -> None:
     await subscribe(receiver)
-    quiet.ctx.clock = clock = SettableClock()
+    quiet.ctx.clock = clock = FrozenClock()
     await quiet.caller.accepted(**LATER)
     assert await quiet.rows("UPDATE subscriptions SET secret = 'whsec_a' RETURNING 1")  # which nothing can sign with
     for _ in range(len(RETRY_SECONDS) + 1):
         await deliver.run_once(quiet.ctx)
-        clock.advance(2 * max(RETRY_SECONDS))
+        clock.time += timedelta(seconds=2 * max(RETRY_SECONDS))
 
     (row,) = await deliveries(quiet)
     assert (row.status, row.reason) == ("undelivered", "15 attempts failed")
@@ -155,13 +157,13 @@ async def test_a_claim_whose_lease_is_nearly_over_is_left_to_the_next_one(
     quiet: Service, receiver: Receiver, subscribe: Subscribe
 ) -> None:
     await subscribe(receiver)
-    quiet.ctx.clock = clock = SettableClock()
+    quiet.ctx.clock = clock = FrozenClock()
     await quiet.caller.accepted(**LATER)
     (claimed,) = await claim(quiet.ctx)
-    clock.advance(6)
+    clock.time += timedelta(seconds=6)
 
     assert await deliver.deliver(quiet.ctx, claimed) is None
     assert receiver.received == []
-    clock.advance(LEASE.total_seconds())
+    clock.time += LEASE
     assert await deliver.run_once(quiet.ctx) == 1
     assert len(receiver.received) == 1

@@ -7,7 +7,6 @@ from datetime import timedelta
 import pytest
 from standardwebhooks import Webhook
 
-from app.clock import SettableClock
 from app.deliveries import deliver
 from app.deliveries.verdict import RETRY_SECONDS
 from tests.deliveries.conftest import LATER, Subscribe
@@ -58,10 +57,10 @@ async def test_when_the_grace_is_over_the_secret_before_signs_no_more(
     quiet: Service, receiver: Receiver, subscribe: Subscribe, subscriber: Caller
 ) -> None:
     subscription = await subscribe(receiver)
-    quiet.ctx.clock = clock = SettableClock()
+    quiet.ctx.clock = clock = FrozenClock()
     path = f"/v1/subscriptions/{subscription['id']}/rotate-secret"
     await subscriber.http.post(path, json={"graceSeconds": 60})
-    clock.advance(61)
+    clock.time += timedelta(seconds=61)
     await quiet.caller.accepted(**LATER)
 
     await deliver.run_once(quiet.ctx)
@@ -96,13 +95,13 @@ async def test_a_delivery_that_never_succeeds_is_tried_for_more_than_three_days_
     quiet: Service, receiver: Receiver, subscribe: Subscribe, subscriber: Caller
 ) -> None:
     await subscribe(receiver)
-    quiet.ctx.clock = clock = SettableClock()
+    quiet.ctx.clock = clock = FrozenClock()
     receiver.status = 503
     await quiet.caller.accepted(**LATER)
     begun = quiet.ctx.now()
 
     while (await deliveries(quiet))[0].status == "pending":
-        clock.advance(3600)
+        clock.time += timedelta(hours=1)
         await deliver.run_once(quiet.ctx)
 
     assert (quiet.ctx.now() - begun).days >= 3
@@ -115,7 +114,6 @@ async def test_a_delivery_that_never_succeeds_is_tried_for_more_than_three_days_
 
 async def test_retry_after_is_heeded_up_to_an_hour(quiet: Service, receiver: Receiver, subscribe: Subscribe) -> None:
     await subscribe(receiver)
-    quiet.ctx.clock = FrozenClock()
     receiver.status, receiver.headers = 429, {"Retry-After": "1000"}
     await quiet.caller.accepted(**LATER)
     await deliver.run_once(quiet.ctx)
@@ -135,7 +133,6 @@ async def test_a_thousand_retries_after_an_outage_are_spread_over_a_fifth_of_the
     receiver.status = 500
     await quiet.caller.accepted(**LATER)
     await multiply(quiet, 1000)
-    quiet.ctx.clock = FrozenClock()
 
     while await deliver.run_once(quiet.ctx):
         pass
@@ -152,13 +149,13 @@ async def test_a_receiver_that_was_away_gets_everything_afterwards_with_the_ids_
     quiet: Service, receiver: Receiver, subscribe: Subscribe
 ) -> None:
     await subscribe(receiver)
-    quiet.ctx.clock = clock = SettableClock()
+    quiet.ctx.clock = clock = FrozenClock()
     receiver.status = 503
     for _ in range(20):
         await quiet.caller.accepted(**LATER)
     for _ in range(3):
         await deliver.run_once(quiet.ctx)
-        clock.advance(400)
+        clock.time += timedelta(seconds=400)
     failed = list(receiver.received)
     receiver.received.clear()
     receiver.status = 200

@@ -142,7 +142,6 @@ async def look(receiver: Receiver) -> int:
 async def test_targets_that_are_known_to_hang_take_up_one_place_each(
     quiet: Service, receive: Receive, subscribe: Subscribe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    quiet.ctx.clock = FrozenClock()
     monkeypatch.setattr(deliver, "TIMEOUT_SECONDS", 0.3)
     hanging = await receive()
     hanging.answers = [hang] * 500
@@ -162,7 +161,6 @@ async def test_what_a_rate_limit_holds_back_is_looked_at_again_soon_though_nothi
     quiet: Service, receiver: Receiver, subscribe: Subscribe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(claim, "TOKEN_SECONDS", 0.01)
-    quiet.ctx.clock = FrozenClock()
     await subscribe(receiver, rateLimit=1)
     await quiet.caller.accepted(**LATER)
     await multiply(quiet, 2)

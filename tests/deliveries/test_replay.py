@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import DBAPIError
 
-from app.clock import SettableClock
 from app.deliveries import deliver, replay
 from app.lanes import AHEAD, PLACES
 from app.simulator.server import RunningSimulator
@@ -155,6 +154,7 @@ async def test_a_replay_of_events_from_before_the_subscription_delivers_them(
 ) -> None:
     job_id = await quiet.caller.accepted(**LATER)
     created = await subscribe(receiver)
+    quiet.ctx.clock = FrozenClock()  # a replay is of what was before it
 
     await subscriber.http.post(f"/v1/subscriptions/{created['id']}/replay", json={"undeliveredOnly": False})
     await replay.run_once(quiet.ctx)
@@ -172,12 +172,12 @@ async def test_a_replay_can_be_aborted(
     while await deliver.run_once(quiet.ctx):
         pass
     path = f"/v1/subscriptions/{created['id']}/replay"
+    quiet.ctx.clock = clock = FrozenClock()  # a replay is of what was before it
     begun = (await subscriber.http.post(path, json={"undeliveredOnly": False, "perSecond": 5})).json()
     await replay.run_once(quiet.ctx)
 
     aborted = (await subscriber.http.post(f"/v1/replays/{begun['id']}/abort")).json()
-    quiet.ctx.clock = clock = SettableClock()
-    clock.advance(10)
+    clock.time += timedelta(seconds=10)
 
     assert (aborted["status"], aborted["doneCount"]) == ("aborted", 5)
     assert await replay.run_once(quiet.ctx) == 0
@@ -213,10 +213,10 @@ async def test_a_replay_that_cannot_go_on_keeps_no_other_one_from_its_turn(
 ) -> None:
     await quiet.caller.accepted(**LATER)
     broken, fine = [(await subscribe(await receive()))["id"] for _ in range(2)]
-    quiet.ctx.clock = clock = SettableClock()
+    quiet.ctx.clock = clock = FrozenClock()
     for each in (broken, fine):
         await subscriber.http.post(f"/v1/subscriptions/{each}/replay", json={"undeliveredOnly": False})
-        clock.advance(0.1)
+        clock.time += timedelta(seconds=0.1)
     broken_pattern = "UPDATE subscriptions SET types = ARRAY['job.\\'] WHERE id = :id RETURNING 1"
     assert await quiet.rows(broken_pattern, id=broken)
 
@@ -233,6 +233,7 @@ async def test_a_test_event_is_not_replayed(
 ) -> None:
     created = await subscribe(receiver, types=["*"])
     await subscriber.http.post(f"/v1/subscriptions/{created['id']}/test")
+    quiet.ctx.clock = FrozenClock()  # a replay is of what was before it
 
     asked = {"undeliveredOnly": False, "dryRun": True}
     counted = await subscriber.http.post(f"/v1/subscriptions/{created['id']}/replay", json=asked)
