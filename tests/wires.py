@@ -7,8 +7,10 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Literal
+from unittest.mock import AsyncMock, patch
 from urllib.parse import parse_qs, urlsplit
 
+from app.ops.processes import Presence
 from app.simulator.server import RunningSimulator
 
 Look = Callable[[bytes], AsyncIterator[bytes]]
@@ -83,11 +85,12 @@ class PostgresWire(Wire):
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[str]:
-        """The address to use instead, for so long."""
+        """The address to use instead, for so long. No process tells how it is meanwhile: that would be another COMMIT."""
         parts = urlsplit(self._target)
         user = f"{parts.username}:{parts.password}" if parts.password else str(parts.username)
-        async with self._listening() as port:
-            yield f"postgresql://{user}@127.0.0.1:{port}{parts.path}?sslmode=disable"
+        with patch.object(Presence, "tell", AsyncMock(return_value=0)):
+            async with self._listening() as port:
+                yield f"postgresql://{user}@127.0.0.1:{port}{parts.path}?sslmode=disable"
 
     def cut_in_commit(self, *, moment: Literal["before", "after"] = "after", number: int = 1) -> None:
         """Cut the connection in the next COMMIT, or in a later one by its number from now."""

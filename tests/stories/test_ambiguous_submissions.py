@@ -14,6 +14,7 @@ from app.jobs.attempts import Sent
 from app.jobs.claim import claim_jobs
 from app.simulator.server import RunningSimulator
 from tests.harness import FLUX, SIMULATOR_KEY, Service, books, eventually, tell
+from tests.stories.deadlines import ended_when_it_hangs
 
 ONE_KEY = {"Idempotency_Key": "poster-1"}
 
@@ -28,11 +29,12 @@ async def test_a_lost_answer_is_resolved_by_repeating_the_same_bytes_under_the_s
     serve: Callable[..., Any], simulate: Callable[..., RunningSimulator], fault: str
 ) -> None:
     simulator = simulate(hold=True, webhook_field="both")
-    service = await serve(simulator, loops=False, upstream_timeout_seconds=0.5)
+    service = await serve(simulator, loops=False, upstream_timeout_seconds=60)
     clock = await settable(service)
     await tell(simulator, "faults", next=[fault])
 
-    job_id = await service.caller.accepted(FLUX, **ONE_KEY)
+    with ended_when_it_hangs(simulator):
+        job_id = await service.caller.accepted(FLUX, **ONE_KEY)
     assert (await service.job(job_id)).upstream_id is None
     clock.advance(60)
     assert await dispatch.run_once(service.ctx) == 1
@@ -122,7 +124,7 @@ async def test_everything_is_changed_in_mid_flight_and_nothing_is_lost_or_paid_t
     await eventually(
         lambda: after.rows("SELECT status FROM jobs"),
         lambda rows: len(rows) == 25 and {row.status for row in rows} == {"COMPLETED"},
-        seconds=60,
+        seconds=240,
     )
     theirs = (await books(simulator))["jobs"]
     assert sorted(job["idempotency_key"] for job in theirs) == sorted(jobs), "each was paid once"
