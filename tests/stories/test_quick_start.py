@@ -60,7 +60,7 @@ async def picture_is_real(said: str) -> None:
     assert "COMPLETED" in said
     urls = re.findall(r"https?://[^\s\"]+", said)
     assert urls, said
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
         answer = await client.get(urls[0])
     assert answer.status_code == 200
     with Image.open(io.BytesIO(answer.content)) as picture:
@@ -170,7 +170,7 @@ async def test_errors_have_the_shapes_that_clients_map(
     absent = await service.caller.http.get("/v2/jobs/00000000-0000-0000-0000-000000000000")
     assert absent.status_code == 404
 
-    async with httpx.AsyncClient(base_url=service.url, trust_env=False) as stranger:
+    async with httpx.AsyncClient(base_url=service.url, trust_env=False, timeout=60) as stranger:
         unknown = await stranger.get("/v2/jobs", headers={"X-API-Key": "fh_live_nobody"})
     assert unknown.status_code == 401
     assert all(isinstance(answer.json()["error"], str) for answer in (wrong, poor, absent, unknown))

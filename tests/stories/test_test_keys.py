@@ -10,6 +10,7 @@ from uuid import UUID
 import httpx
 import pytest
 
+from app import sandbox
 from app.errors import Conflict
 from app.simulator.server import RunningSimulator
 from app.teams.keys import create_key
@@ -32,8 +33,9 @@ async def client_of_tests(
 
 
 async def test_a_job_of_a_test_key_completes_with_a_picture_and_no_word_to_the_upstream(
-    service: Service, simulator: RunningSimulator
+    service: Service, simulator: RunningSimulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(sandbox, "SECONDS", 3600.0)  # not before it was looked at
     caller = await client_of_tests(service)
     answer = await caller.submit(FLUX | {"fluxParams": {"output_format": "png"}}, Idempotency_Key="mine")
     assert answer.status_code == 202
@@ -44,10 +46,11 @@ async def test_a_job_of_a_test_key_completes_with_a_picture_and_no_word_to_the_u
     seen = await caller.read(job_id)
     assert seen["test"]
     assert seen["status"] in ("QUEUED", "PROCESSING")
-    job = await caller.read(job_id, wait=15)
+    monkeypatch.setattr(sandbox, "SECONDS", 0.0)
+    job = await caller.read(job_id, wait=50)
     assert (job["status"], job["progress"], job["creditCost"], job["test"]) == ("COMPLETED", 100, 0, True)
     (url,) = job["result"]["images"]
-    async with httpx.AsyncClient(trust_env=False) as nobody:
+    async with httpx.AsyncClient(trust_env=False, timeout=60) as nobody:
         picture = await nobody.get(url)
     assert picture.headers["Content-Type"] == "image/png"
     assert picture.content.startswith(b"\x89PNG")
@@ -62,7 +65,7 @@ async def test_the_ways_in_which_a_job_may_end_can_be_asked_for(service: Service
     asked = {"failed": "FAILED", "cancelled": "CANCELLED", "anything else": "COMPLETED"}
     job_ids = {status: await caller.accepted(FLUX | {"metadata": {"simulate": wish}}) for wish, status in asked.items()}
     for status, job_id in job_ids.items():
-        job = await caller.read(job_id, wait=15)
+        job = await caller.read(job_id, wait=50)
         assert job["status"] == status
         assert bool(job["error"]) == (status == "FAILED")
 
@@ -80,10 +83,10 @@ async def test_what_is_done_with_test_keys_is_not_among_what_is_live(service: Se
             made = await who.http.post("/v1/subscriptions", json={"url": receiver.url, "types": ["job.*"]} | more)
             assert made.status_code == 201, made.text
         job_id = await caller.accepted()
-        await caller.read(job_id, wait=15)
+        await caller.read(job_id, wait=50)
         await eventually(lambda: asyncio.sleep(0, own.types), lambda types: "job.completed" in types)
         live_id = await service.caller.accepted()
-        await service.caller.read(live_id, wait=15)
+        await service.caller.read(live_id, wait=50)
         await eventually(lambda: asyncio.sleep(0, live.types), lambda types: "job.completed" in types)
         await eventually(lambda: asyncio.sleep(0, everything.types), lambda types: "job.completed" in types)
         assert {one.event["data"]["id"] for one in own.received} == {job_id}
@@ -109,10 +112,10 @@ async def test_a_test_job_is_tried_again_in_the_sandbox_whoever_asks(
     caller = await client_of_tests(service)
     operator = await service.new_caller("operators", ("ops",))
     job_id = await caller.accepted(FLUX | {"metadata": {"simulate": "failed"}})
-    assert (await caller.read(job_id, wait=15))["status"] == "FAILED"
+    assert (await caller.read(job_id, wait=50))["status"] == "FAILED"
     again = await operator.http.post(f"/v1/jobs/{job_id}/retry")
     assert again.status_code == 202, again.text
-    job = await caller.read(again.json()["jobId"], wait=15)
+    job = await caller.read(again.json()["jobId"], wait=50)
     assert (job["test"], job["retryOf"]) == (True, job_id)
     assert (await operator.http.post(f"/v1/jobs/{job_id}/refresh")).status_code == 200
     assert (await books(simulator))["jobs"] == []
@@ -128,7 +131,7 @@ async def test_any_process_goes_on_with_a_test_job(database_url: str, simulate: 
     async with running_service(settings) as other:
         again = Caller(other.url, key, UUID(int=0))
         await other.clients.enter_async_context(again.http)
-        assert (await again.read(job_id, wait=15))["status"] == "COMPLETED"
+        assert (await again.read(job_id, wait=50))["status"] == "COMPLETED"
 
 
 async def test_a_live_key_and_a_budget_are_untouched_by_tests(service: Service) -> None:
@@ -182,10 +185,10 @@ async def test_a_test_key_cannot_be_an_operators(service: Service) -> None:
 
 async def test_files_of_jobs_that_are_none_of_the_sandboxs_are_not_found(service: Service) -> None:
     live = await service.caller.accepted()
-    await service.caller.read(live, wait=15)
+    await service.caller.read(live, wait=50)
     upstream_id = (await service.job(live)).upstream_id
     caller = await client_of_tests(service)
     done = (await service.job(await caller.accepted())).upstream_id
-    async with httpx.AsyncClient(base_url=service.url, trust_env=False) as nobody:
+    async with httpx.AsyncClient(base_url=service.url, trust_env=False, timeout=60) as nobody:
         for path in (f"{upstream_id}/0.jpg", f"{done}/9.jpg", "x/0.jpg", "%00/0.jpg"):
             refused(await nobody.get(f"/sandbox/files/{path}"), 404)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -11,7 +12,7 @@ import httpx
 
 from tests.harness import FLUX, Service, eventually
 from tests.listening import listening
-from tests.receivers import Received, receiving
+from tests.receivers import Received, Receiver, receiving
 
 ENDINGS = ("job.completed", "job.failed", "job.cancelled")
 
@@ -27,6 +28,11 @@ def ending(events: list[dict[str, Any]]) -> dict[str, Any]:
     """The one event that says that the job is over."""
     (last,) = [event for event in events if event["type"] in ENDINGS]
     return last
+
+
+def by_id(receiver: Receiver) -> dict[str, dict[str, Any]]:
+    """The events that were received: one may be more than once, where the answer was too slow for the service."""
+    return {received.id: received.event for received in receiver.received}
 
 
 async def told(http: httpx.AsyncClient, path: str) -> dict[str, Any]:
@@ -50,22 +56,21 @@ async def test_a_job_is_told_the_same_to_a_subscription_a_callback_a_stream_and_
         )
         await stream.until(lambda one: "job.completed" in one.types)
         await called.wait(1)
-        await subscribed.wait(len(stream.messages))
+        await eventually(lambda: asyncio.sleep(0, by_id(subscribed)), lambda seen: len(seen) == len(stream.messages))
         job = await eventually(lambda: service.caller.read(job_id), lambda seen: seen["webhookStatus"] == "delivered")
 
     streamed = [message.event for message in stream.messages]
     fed = (await told(listener.http, f"/v1/jobs/{job_id}/events?after=0"))["events"]
-    delivered = sorted((received.event for received in subscribed.received), key=lambda event: int(event["sequence"]))
+    delivered = sorted(by_id(subscribed).values(), key=lambda event: int(event["sequence"]))
     assert streamed == fed == delivered
-    assert {received.id: received.event["id"] for received in subscribed.received} == {
-        event["id"]: event["id"] for event in fed
-    }
+    assert by_id(subscribed) == {event["id"]: event for event in fed}
     assert all(one.headers["webhook-signature"] == signed(one, subscription["secret"]) for one in subscribed.received)
 
     data = ending(fed)["data"]
     assert data | {"webhookStatus": "delivered"} == job
     assert (data["status"], data["metadata"]) == ("COMPLETED", {"order": 7})
-    (callback,) = called.received
+    callback, *again = called.received
+    assert {one.body for one in again} <= {callback.body}
     assert callback.event == {
         "event": "completed",
         "jobId": data["id"],
@@ -75,9 +80,9 @@ async def test_a_job_is_told_the_same_to_a_subscription_a_callback_a_stream_and_
     signature = "sha256=" + hmac.digest(secret, callback.body, "sha256").hex()
     assert callback.headers["x-webhook-signature"] == signature
 
-    async def steps() -> list[tuple[str, str, int]]:
+    async def arrived() -> set[tuple[str, str]]:
         steps = (await told(service.caller.http, f"/v1/jobs/{job_id}/trace"))["steps"]
-        return sorted((one["by"], one["event"], one["httpStatus"]) for one in steps if one["what"] == "attempt")
+        return {(one["by"], one["event"]) for one in steps if one["what"] == "attempt" and one["httpStatus"] == 200}
 
-    wanted = [(subscription["id"], event["type"], 200) for event in fed] + [("callback", "job.completed", 200)]
-    await eventually(steps, lambda seen: seen == sorted(wanted))
+    wanted = {(subscription["id"], event["type"]) for event in fed} | {("callback", "job.completed")}
+    await eventually(arrived, lambda seen: seen == wanted)

@@ -31,6 +31,7 @@ from tests.harness import (
     settings_for,
     tell,
 )
+from tests.processes.harness import free_port
 from tests.simulator.walks import sign
 
 Serve = Callable[..., Any]
@@ -336,9 +337,10 @@ async def test_a_crowd_of_jobs_under_faults_ends_as_the_upstreams_books_say_each
 async def test_webhooks_that_find_the_service_away_are_made_up_for(
     database_url: str, serve: Serve, simulate: Simulate
 ) -> None:
-    """A job goes on upstream while no process of ours runs; the next one that starts asks."""
+    """A job goes on upstream while no process of ours runs, and nobody at its address; the next one that starts asks."""
     simulator = simulate(hold=True, webhook_field="both", webhook_retries=0)
-    async with running_service(settings_for(database_url, simulator, reconcile_after_seconds=0.2)) as gone:
+    settings = {"reconcile_after_seconds": 0.2, "public_base_url": f"http://127.0.0.1:{free_port()}"}
+    async with running_service(settings_for(database_url, simulator, **settings)) as gone:
         job = await held_job(gone, simulator)
     await tell(simulator, f"jobs/{job.upstream_id}/finish", wait=True)
     assert [sent["answer_status"] for sent in (await books(simulator))["webhooks"]] == [None]

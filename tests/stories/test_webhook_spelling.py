@@ -32,7 +32,7 @@ async def test_either_spelling_is_found_and_remembered_without_losing_or_doublin
 
     for _ in range(3):
         job_id = await service.caller.accepted(FLUX)
-        assert (await service.caller.read(job_id, wait=10))["status"] == "COMPLETED"
+        assert (await service.caller.read(job_id, wait=50))["status"] == "COMPLETED"
         await settled(service)
 
     seen = await books(simulator)
@@ -52,7 +52,7 @@ async def test_an_upstream_that_does_not_know_webhook_events_is_asked_without_th
 
     for _ in range(2):
         job_id = await service.caller.accepted(FLUX)
-        assert (await service.caller.read(job_id, wait=10))["status"] == "COMPLETED"
+        assert (await service.caller.read(job_id, wait=50))["status"] == "COMPLETED"
         await settled(service)
 
     seen = await books(simulator)
@@ -70,7 +70,7 @@ async def test_an_upstream_that_refuses_every_webhook_still_gets_the_job_and_is_
 
     job_id = await service.caller.accepted(FLUX)
 
-    assert (await service.caller.read(job_id, wait=10))["status"] == "COMPLETED"
+    assert (await service.caller.read(job_id, wait=50))["status"] == "COMPLETED"
     (job,) = (await books(simulator))["jobs"]
     assert json.loads(job["body"]) == FLUX
 

@@ -125,7 +125,7 @@ async def test_the_upstreams_own_webhooks_verify_however_it_signs(serve: Serve, 
     for secret in ("digest", "hex"):
         for prefix in (True, False):
             await tell(simulator, "config", signature_secret=secret, signature_prefix=prefix)
-            job = await service.caller.read(await service.caller.accepted(), wait=10)
+            job = await service.caller.read(await service.caller.accepted(), wait=50)
             assert job["status"] == "COMPLETED", (secret, prefix)
 
     assert {row.signature for row in await service.rows("SELECT signature FROM receipts")} == {"valid"}
