@@ -9,10 +9,17 @@ from contextlib import AsyncExitStack
 
 import pytest
 
+from app.outbound import guard
 from app.outbound.client import Outbound
 from app.outbound.guard import Lookup
 from app.targets import Targets
 from tests.outbound.servers import OK, Answer, Open, Receive, Receiver, accepting, bytes_of, stop
+
+
+@pytest.fixture(autouse=True)
+def _names_may_take_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait for names as long as a slow machine may need."""
+    monkeypatch.setattr(guard, "LOOKUP_SECONDS", 60.0)
 
 
 @pytest.fixture

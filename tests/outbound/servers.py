@@ -123,14 +123,22 @@ def make_tls(folder: Path) -> ssl.SSLContext:
     return tls
 
 
-async def post(calls: Outbound, url: str, body: bytes = b"{}", seconds: float = 5) -> Reply:
+async def post(calls: Outbound, url: str, body: bytes = b"{}", seconds: float = 60) -> Reply:
     return await calls.post(url, body, HEADERS, timeout_seconds=seconds)
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.005)
+
+
+def pass_time() -> Callable[[float], None]:
+    """Have this event loop's clock go on by as many seconds as it is told, beside what passes by itself."""
+    loop, passed = asyncio.get_running_loop(), [0.0]
+    now = loop.time
+    loop.time = lambda: now() + sum(passed)  # type: ignore[method-assign]
+    return passed.append
 
 
 class Names:

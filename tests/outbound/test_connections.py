@@ -10,7 +10,10 @@ from app.outbound import connections, exchange
 from tests.outbound.servers import Open, Receive, Received, post, until
 
 
-async def test_answers_on_the_way_are_passed_over(receive: Receive, open_outbound: Open) -> None:
+async def test_answers_on_the_way_are_passed_over(
+    receive: Receive, open_outbound: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "IDLE_SECONDS", 600)
     interim = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nRetry-After: 9\r\nContent-Length: 7\r\n\r\n"
     receiver, calls = await receive(interim + b"HTTP/1.1 202 Fine\r\nContent-Length: 2\r\n\r\nok"), open_outbound()
 
@@ -33,8 +36,9 @@ async def test_answers_on_the_way_are_passed_over(receive: Receive, open_outboun
     ],
 )
 async def test_an_answer_that_ends_as_it_says_leaves_its_connection_to_the_next_call(
-    receive: Receive, open_outbound: Open, answer: bytes, status: int, body: bytes
+    receive: Receive, open_outbound: Open, monkeypatch: pytest.MonkeyPatch, answer: bytes, status: int, body: bytes
 ) -> None:
+    monkeypatch.setattr(connections, "IDLE_SECONDS", 600)
     receiver, calls = await receive(answer), open_outbound()
 
     replies = [await post(calls, receiver.url()) for _ in range(3)]
@@ -117,10 +121,10 @@ async def test_headers_that_were_given_stand_in_for_ours_and_cannot_add_lines(
 ) -> None:
     receiver, calls = await receive(), open_outbound()
 
-    await calls.post(receiver.url(), b"", {"User-Agent": "mine", "accept": "x/y"}, timeout_seconds=5)
+    await calls.post(receiver.url(), b"", {"User-Agent": "mine", "accept": "x/y"}, timeout_seconds=60)
     for value in ("a\r\nX-Smuggled: 1", "a\nb", "a\rb", "é"):
         with pytest.raises(ValueError, match=r"line break|ascii"):
-            await calls.post(receiver.url(), b"", {"X-Mine": value}, timeout_seconds=5)
+            await calls.post(receiver.url(), b"", {"X-Mine": value}, timeout_seconds=60)
 
     (request,) = receiver.requests
     assert (request.headers["user-agent"], request.headers["accept"]) == ("mine", "x/y")

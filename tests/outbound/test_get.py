@@ -15,6 +15,7 @@ from typing import Final
 import aiohttp
 import pytest
 
+from app.outbound import client
 from app.outbound.client import MOST_REDIRECTS, Outbound
 from app.outbound.download import LARGEST_PIECE, CallFailed, Download
 from app.targets import TargetRefused
@@ -30,6 +31,7 @@ from tests.outbound.servers import (
     dripping,
     make_tls,
     needs_openssl,
+    pass_time,
     until,
 )
 
@@ -98,12 +100,12 @@ class Source:
             await draining
 
 
-async def fetch(calls: Outbound, url: str, *, idle: float = 5) -> tuple[Download, bytes]:
+async def fetch(calls: Outbound, url: str, *, idle: float = 60) -> tuple[Download, bytes]:
     async with calls.get(url, idle_seconds=idle) as download:
         return download, b"".join([piece async for piece in download.pieces()])
 
 
-async def failure(calls: Outbound, url: str, *, idle: float = 5) -> str:
+async def failure(calls: Outbound, url: str, *, idle: float = 60) -> str:
     with pytest.raises(CallFailed) as failed:
         await fetch(calls, url, idle=idle)
     return str(failed.value)
@@ -157,7 +159,7 @@ async def test_a_part_that_was_asked_for_says_which_part_it_is(receive: Receive,
     receiver = await receive(ok(b"cd", "Content-Range: bytes 2-3/26", status="206 Partial Content"))
 
     asked = {"Range": "bytes=2-3", "If-Range": '"abc"'}
-    async with open_outbound().get(receiver.url(), headers=asked, idle_seconds=5) as download:
+    async with open_outbound().get(receiver.url(), headers=asked, idle_seconds=60) as download:
         assert [piece async for piece in download.pieces()] == [b"cd"]
 
     assert (download.status, download.content_range, download.length) == (206, (2, 3, 26), 2)
@@ -213,7 +215,7 @@ async def test_the_headers_go_with_every_redirect(receive: Receive, open_outboun
     last = await receive()
     first = await receive(redirect(last.url()))
 
-    async with open_outbound().get(first.url(), headers={"Range": "bytes=1-"}, idle_seconds=5):
+    async with open_outbound().get(first.url(), headers={"Range": "bytes=1-"}, idle_seconds=60):
         pass
 
     assert [receiver.requests[0].headers["range"] for receiver in (first, last)] == ["bytes=1-"] * 2
@@ -320,7 +322,7 @@ async def test_a_body_that_breaks_off_is_told_after_what_came_of_it(
     heard = asyncio.Event()
     receiver = await receive(then(head, end, heard=heard))
 
-    async with open_outbound().get(receiver.url(), idle_seconds=5) as download:
+    async with open_outbound().get(receiver.url(), idle_seconds=60) as download:
         pieces = download.pieces()
         assert await anext(pieces) == b"half"
         heard.set()
@@ -340,7 +342,7 @@ async def test_a_chunk_that_is_none_breaks_the_body_off_though_nobody_was_readin
 
     receiver = await receive(spoil)
 
-    async with open_outbound().get(receiver.url(), idle_seconds=5) as download:
+    async with open_outbound().get(receiver.url(), idle_seconds=60) as download:
         pieces = download.pieces()
         assert await anext(pieces) == b"half"
         go_on.set()
@@ -350,21 +352,21 @@ async def test_a_chunk_that_is_none_breaks_the_body_off_though_nobody_was_readin
 
 
 @pytest.mark.parametrize(
-    ("answer", "words"),
+    ("answer", "words", "idle"),
     [
-        (then(b"", hang_up), "the connection was closed without an answer"),
-        (then(b"", reset), "connection reset by peer"),
-        (bytes_of(b"SSH-2.0-OpenSSH_9.7\r\n"), "the answer is not valid HTTP"),
-        (hang, "timed out: no answer within 0.25 s"),
-        (dripping(b"HTTP/1.1 200 OK\r\nX-Slow: "), "timed out: no answer within 0.25 s"),
+        (then(b"", hang_up), "the connection was closed without an answer", 60),
+        (then(b"", reset), "connection reset by peer", 60),
+        (bytes_of(b"SSH-2.0-OpenSSH_9.7\r\n"), "the answer is not valid HTTP", 60),
+        (hang, "timed out: no answer within 0.25 s", 0.25),
+        (dripping(b"HTTP/1.1 200 OK\r\nX-Slow: "), "timed out: no answer within 0.25 s", 0.25),
     ],
 )
 async def test_what_happens_before_the_head_is_told(
-    receive: Receive, open_outbound: Open, answer: Answer, words: str
+    receive: Receive, open_outbound: Open, answer: Answer, words: str, idle: float
 ) -> None:
     receiver = await receive(answer)
 
-    assert (await failure(open_outbound(), receiver.url(), idle=0.25)).startswith(words)
+    assert (await failure(open_outbound(), receiver.url(), idle=idle)).startswith(words)
 
 
 async def test_a_connection_that_cannot_be_made_is_told(open_outbound: Open) -> None:
@@ -392,35 +394,58 @@ async def test_a_body_that_stops_coming_is_timed_out(receive: Receive, open_outb
 
     receiver = await receive(stop_half_way)
 
-    assert await failure(open_outbound(), receiver.url(), idle=0.25) == "timed out: no byte for 0.25 s"
+    async with open_outbound().get(receiver.url(), idle_seconds=60) as download:
+        download._idle_seconds = 0.25
+        with pytest.raises(CallFailed, match=r"timed out: no byte for 0\.25 s"):
+            _ = [piece async for piece in download.pieces()]
 
 
 async def test_a_body_may_take_its_time_so_long_as_it_comes(receive: Receive, open_outbound: Open) -> None:
-    receiver = await receive(dripping(b"HTTP/1.1 200 OK\r\nContent-Length: 60\r\n\r\n"))
-    began = asyncio.get_running_loop().time()
+    wait, had = pass_time(), asyncio.Event()
 
-    _, body = await fetch(open_outbound(), receiver.url(), idle=0.6)
+    async def send_slowly(request: Received, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n")
+        for _ in range(3):
+            had.clear()
+            wait(60)
+            writer.write(b"x")
+            await had.wait()
 
-    assert body == b"x" * 60
-    assert asyncio.get_running_loop().time() - began > 0.6
+    receiver, body = await receive(send_slowly), b""
+
+    async with open_outbound().get(receiver.url(), idle_seconds=100) as download:
+        async for piece in download.pieces():
+            body += piece
+            had.set()
+
+    assert body == b"xxx"
 
 
 async def test_the_time_that_the_reader_takes_is_not_the_sources(receive: Receive, open_outbound: Open) -> None:
-    receiver = await receive(ok(b"x" * LARGEST_PIECE * 3))
+    wait, had = pass_time(), asyncio.Event()
 
-    async with open_outbound().get(receiver.url(), idle_seconds=0.2) as download:
-        sizes = []
+    async def send_when_asked(request: Received, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n")
+        for _ in range(3):
+            had.clear()
+            writer.write(b"x")
+            await had.wait()
+
+    receiver, body = await receive(send_when_asked), b""
+
+    async with open_outbound().get(receiver.url(), idle_seconds=60) as download:
         async for piece in download.pieces():
-            sizes.append(len(piece))
-            await asyncio.sleep(0.3)
+            body += piece
+            wait(100)
+            had.set()
 
-    assert sum(sizes) == LARGEST_PIECE * 3
+    assert body == b"xxx"
 
 
 async def test_a_compressed_body_is_refused_and_its_status_told(receive: Receive, open_outbound: Open) -> None:
     receiver = await receive(ok(gzip.compress(b"x"), "Content-Encoding: gzip", status="404 Not Found"))
 
-    async with open_outbound().get(receiver.url(), idle_seconds=5) as download:
+    async with open_outbound().get(receiver.url(), idle_seconds=60) as download:
         assert download.status == 404
         with pytest.raises(CallFailed, match="the answer is compressed though it was not asked to be"):
             await anext(download.pieces())
@@ -440,10 +465,10 @@ async def test_a_reader_that_pauses_keeps_the_source_from_sending(receive: Recei
     source = Source(mib=64)
     receiver = await receive(source)
 
-    async with open_outbound().get(receiver.url(), idle_seconds=10) as download:
+    async with open_outbound().get(receiver.url(), idle_seconds=60) as download:
         pieces = download.pieces()
         sizes = [len(await anext(pieces))]
-        await asyncio.wait_for(source.stalled.wait(), 10)
+        await asyncio.wait_for(source.stalled.wait(), 60)
         assert source.sent <= 16 * MIB
         sizes += [len(piece) async for piece in pieces]
 
@@ -452,7 +477,7 @@ async def test_a_reader_that_pauses_keeps_the_source_from_sending(receive: Recei
 
 
 async def leave(calls: Outbound, receiver: Receiver) -> None:
-    async with calls.get(receiver.url(), idle_seconds=10) as download:
+    async with calls.get(receiver.url(), idle_seconds=60) as download:
         async for _ in download.pieces():
             return
 
@@ -463,7 +488,7 @@ async def fail(calls: Outbound, receiver: Receiver) -> None:
 
 
 async def store(calls: Outbound, receiver: Receiver) -> None:
-    async with calls.get(receiver.url(), idle_seconds=10) as download:
+    async with calls.get(receiver.url(), idle_seconds=60) as download:
         async for _ in download.pieces():
             raise OSError("disk full")
 
@@ -489,8 +514,9 @@ async def test_a_download_that_is_not_read_to_its_end_leaves_no_connection(
 
 
 async def test_a_download_that_was_read_to_its_end_leaves_its_connection_to_the_next(
-    receive: Receive, open_outbound: Open
+    receive: Receive, open_outbound: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(client, "IDLE_SECONDS", 600)
     receiver, calls = await receive(ok(b"x" * MIB)), open_outbound()
 
     for _ in range(2):

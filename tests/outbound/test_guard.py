@@ -10,7 +10,7 @@ import pytest
 
 from app.outbound import client, guard
 from app.outbound.guard import system_lookup
-from tests.outbound.servers import Names, Open, Receive, post
+from tests.outbound.servers import Names, Open, Receive, post, until
 
 
 @pytest.mark.parametrize(
@@ -57,20 +57,21 @@ async def test_slow_names_keep_no_name_from_being_called_that_was_resolved_befor
     receive: Receive, open_outbound: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client, "NAMES_KEPT_SECONDS", 0)
-    monkeypatch.setattr(guard, "LOOKUP_SECONDS", 0.3)
     receiver = await receive(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
     released = threading.Event()
 
     def lookup(host: str) -> list[str]:
         if host.startswith("slow"):
-            released.wait(30)
+            released.wait(60)
         return ["127.0.0.1"]
 
     calls = open_outbound(lookup=lookup)
     assert (await post(calls, receiver.url(host="fine.example"))).status == 200
+    monkeypatch.setattr(guard, "LOOKUP_SECONDS", 0.3)
     slow = [post(calls, receiver.url(host=f"slow{number}.example")) for number in range(guard.LOOKUPS_AT_ONCE)]
     waiting = [asyncio.ensure_future(one) for one in slow]
     answered = asyncio.ensure_future(asyncio.wait(waiting))
+    await until(lambda: calls._guard._looking == guard.LOOKUPS_AT_ONCE)
 
     known = await post(calls, receiver.url(host="fine.example"))
     unknown = await post(calls, receiver.url(host="new.example"))
@@ -94,7 +95,7 @@ async def test_of_several_addresses_the_forbidden_ones_are_left_out(receive: Rec
     calls = open_outbound(lookup=lambda host: ["10.0.0.1", "fd00::1", "127.0.0.1", "::1", "192.168.0.1"])
 
     # The order in which addresses are tried changes with every call that finds the name in the cache.
-    replies = [await post(calls, receiver.url(host="hooks.example"), seconds=2) for _ in range(6)]
+    replies = [await post(calls, receiver.url(host="hooks.example")) for _ in range(6)]
 
     assert {(reply.status, reply.address) for reply in replies} == {(200, "127.0.0.1")}
 
