@@ -20,7 +20,7 @@ from app.simulator.api import create_app
 from app.simulator.config import SimulatorConfig
 from app.simulator.world import World
 
-_START_SECONDS = 10.0
+_START_SECONDS = 60.0
 
 
 class _Server(uvicorn.Server):

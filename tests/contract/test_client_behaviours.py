@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from app.simulator.server import RunningSimulator
-from tests.harness import FLUX, NO_TLS, Service, eventually, held_job, tell
+from tests.harness import FLUX, NO_TLS, FrozenClock, Service, eventually, held_job, tell
 from tests.receivers import receiving
 
 Simulate = Callable[..., RunningSimulator]
@@ -43,7 +43,7 @@ class Client:
     def __init__(self, base_url: str, key: str) -> None:
         self.key = key
         self.http = httpx.AsyncClient(
-            base_url=base_url, headers={"X-API-Key": key}, trust_env=False, timeout=30, verify=NO_TLS
+            base_url=base_url, headers={"X-API-Key": key}, trust_env=False, timeout=60, verify=NO_TLS
         )
         self.tries = 0
 
@@ -110,10 +110,11 @@ async def test_a_job_that_fails_or_is_cancelled_ends_the_wait_with_its_error(
     ):
         job = await held_job(service, simulator, body=FLUX | {"prompt": words})
         waiting = asyncio.create_task(client.wait_for(job.id))
+        await eventually(lambda job=job: service.job(job.id), lambda row: row.upstream_id)  # type: ignore[misc]
         await tell(simulator, f"jobs/{job.upstream_id}/finish", **how)
         await service.caller.http.post(f"/v1/jobs/{job.id}/refresh")
         with pytest.raises(GenerationFailed, match=words):
-            await asyncio.wait_for(waiting, 20)
+            await asyncio.wait_for(waiting, 60)
 
 
 async def test_an_idempotency_key_makes_repeating_safe_and_its_misuse_a_409(service: Service, connect: Connect) -> None:
@@ -126,12 +127,20 @@ async def test_an_idempotency_key_makes_repeating_safe_and_its_misuse_a_409(serv
 
 
 async def test_a_429_says_when_to_come_again_and_coming_again_helps(service: Service, connect: Connect) -> None:
+    clock = service.ctx.clock = FrozenClock()
     async with service.ctx.db.transaction() as tx:
         await tx.exec_driver_sql(
-            "UPDATE teams SET requests_per_minute = 60, request_tokens = 1, request_tokens_at = now() WHERE name = 'tests'"
+            "UPDATE teams SET requests_per_minute = 60, request_tokens = 1, request_tokens_at = $1 WHERE name = 'tests'",
+            (clock.time,),
         )
+
+    async def let_time_pass(answer: httpx.Response) -> None:
+        if answer.status_code == 429:
+            clock.advance(float(answer.headers["Retry-After"]))
+
     fresh = await service.new_caller("tests")  # a key that no process knows the limits of yet
     client = connect(service, fresh.key)
+    client.http.event_hooks = {"response": [let_time_pass]}
     await client.call("GET", "/v2/jobs")
     assert client.tries == 1
     await client.call("GET", "/v2/jobs")

@@ -11,11 +11,12 @@ from app.relay import me
 from app.relay.me import email
 from app.simulator.server import RunningSimulator
 from app.teams.ledger import month_of
-from tests.harness import Service, books, refused, tell
+from tests.harness import FrozenClock, Service, books, refused, tell
 from tests.relay.upstreams import Fits, Upstream
 
 
-async def test_a_key_learns_who_it_is(quiet: Service, fits: Fits) -> None:
+async def test_a_key_learns_who_it_is(quiet: Service, fits: Fits, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(me, "PATIENCE_SECONDS", 60.0)
     who = fits((await quiet.caller.http.get("/v2/me")).json(), "Me")
     prefix = quiet.caller.key[:14]
     assert who["apiKey"] == {"id": str(quiet.caller.key_id), "name": "", "prefix": prefix}
@@ -39,7 +40,8 @@ async def test_a_budget_is_what_is_left_of_it(quiet: Service, simulator: Running
 
     await quiet.rows("UPDATE teams SET monthly_credits = 100 RETURNING 1")
     assert await left() == 100
-    month = month_of(quiet.ctx.now())
+    clock = quiet.ctx.clock = FrozenClock()
+    month = month_of(clock.time)
     await quiet.rows(
         "INSERT INTO balances SELECT id, :month, 30, 25 FROM teams"
         " UNION ALL SELECT id, CAST(:month AS date) - 40, 1, 1 FROM teams RETURNING 1",
@@ -71,6 +73,7 @@ async def test_the_upstreams_credits_are_asked_for_once_a_minute(
     async def left() -> int:
         return int((await quiet.caller.http.get("/v2/me")).json()["team"]["credits"])
 
+    monkeypatch.setattr(me, "PATIENCE_SECONDS", 60.0)
     assert await left() == 1_000_000
     await tell(simulator, "config", credits=5)
     assert await left() == 1_000_000

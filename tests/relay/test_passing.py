@@ -27,7 +27,7 @@ async def requests(simulator: RunningSimulator, name: str) -> int:
 
 
 async def test_models_are_listed_with_and_without_a_key(quiet: Service, fits: Fits) -> None:
-    async with httpx.AsyncClient(base_url=quiet.url, trust_env=False) as nobody:
+    async with httpx.AsyncClient(base_url=quiet.url, trust_env=False, timeout=60) as nobody:
         for http in (quiet.caller.http, nobody):
             answer = await http.get("/v2/models?modality=video")
             assert answer.status_code == 200

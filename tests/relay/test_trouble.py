@@ -13,14 +13,16 @@ from app.apiframe import client
 from app.relay import passing
 from app.relay.passing import READ_AHEAD
 from tests.harness import Service, eventually, refused
-from tests.relay.upstreams import FORM, PNG, Upstream, form, head, pieces, plain, slowly, zeros
+from tests.outbound.servers import pass_time
+from tests.relay.upstreams import FORM, PNG, Upstream, form, head, pieces, plain, zeros
 
 Facing = Callable[..., Any]
 
 
 async def test_a_slow_upstream_is_a_502_within_the_timeout(facing: Facing, upstream: Upstream) -> None:
     service = await facing(upstream.url, upstream_timeout_seconds=0.5)
-    released = asyncio.Event()
+    apiframe, released = _apiframe(service), asyncio.Event()
+    apiframe._http.timeout = httpx.Timeout(60, read=0.5)  # a connection that takes long to be made is a 503
 
     async def hang(request: Any) -> Any:
         await released.wait()
@@ -30,15 +32,27 @@ async def test_a_slow_upstream_is_a_502_within_the_timeout(facing: Facing, upstr
     for method, path in (("GET", "/v2/models"), ("POST", "/v2/uploads")):
         answer = await service.caller.http.request(method, path, content=form("file", PNG), headers=FORM)
         refused(answer, 502)
-    upstream.answer = pieces(300_000, seconds=0.2)
+    apiframe._timeout_seconds, apiframe._http.timeout = 60, httpx.Timeout(60)
+    upstream.answer = pieces(READ_AHEAD, seconds=0.2)
     assert "did not end within 0.5 s" in refused(await service.caller.http.get("/v2/models"), 502)["error"]
     released.set()
 
 
-async def test_a_slow_body_is_no_fault_of_the_upstream(facing: Facing, upstream: Upstream) -> None:
-    service = await facing(upstream.url, upstream_timeout_seconds=0.5)
+async def test_a_slow_body_is_no_fault_of_the_upstream(
+    facing: Facing, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(passing, "LONGEST_PAUSE_SECONDS", 300)
+    service, wait = await facing(upstream.url, upstream_timeout_seconds=30), pass_time()
     body = form("file", PNG + bytes(100))
-    answer = await service.caller.http.post("/v2/uploads", content=slowly(body, seconds=0.3, size=60), headers=FORM)
+
+    async def in_halves() -> AsyncIterator[bytes]:
+        yield body[:60]
+        await eventually(lambda: asyncio.sleep(0, upstream.asked and upstream.asked[0].body))
+        wait(35)
+        await asyncio.sleep(0.01)  # what is overdue by then strikes
+        yield body[60:]
+
+    answer = await service.caller.http.post("/v2/uploads", content=in_halves(), headers=FORM)
     assert answer.status_code == 200
     assert bytes(upstream.asked[0].body) == body
 
@@ -46,12 +60,14 @@ async def test_a_slow_body_is_no_fault_of_the_upstream(facing: Facing, upstream:
 async def test_a_caller_that_stops_in_the_middle_is_given_up(
     facing: Facing, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(passing, "LONGEST_PAUSE_SECONDS", 0.3)
     service = await facing(upstream.url)
     host, _, port = service.url.removeprefix("http://").partition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
-    writer.write(head(service, "uploads", 1000) + bytes(500))
-    async with asyncio.timeout(30):
+    writer.write(head(service, "uploads", 1000))
+    await eventually(lambda: asyncio.sleep(0, upstream.asked))
+    monkeypatch.setattr(passing, "LONGEST_PAUSE_SECONDS", 0.3)
+    writer.write(bytes(500))
+    async with asyncio.timeout(60):
         said = await reader.read()  # until the connection is closed
     assert b" 408 " in said.split(b"\r\n")[0]
     writer.close()
@@ -118,7 +134,7 @@ async def test_uploads_have_a_share_of_the_connections_and_questions_another(
     facing: Facing, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client, "UPLOADS_AT_ONCE", 2)
-    service = await facing(upstream.url, upstream_timeout_seconds=0.5)
+    service = await facing(upstream.url, upstream_timeout_seconds=30)
     released = asyncio.Event()
 
     async def held() -> AsyncIterator[bytes]:
@@ -128,17 +144,23 @@ async def test_uploads_have_a_share_of_the_connections_and_questions_another(
     http = service.caller.http
     slow = [asyncio.create_task(http.post("/v2/uploads", content=held(), headers=FORM)) for _ in range(2)]
     await eventually(lambda: asyncio.sleep(0, len(upstream.asked) == 2))
-    refused(await http.post("/v2/uploads", content=b"x", headers=FORM), 503)
+    with monkeypatch.context() as patch:
+        patch.setattr(_apiframe(service), "_timeout_seconds", 0.5)
+        refused(await http.post("/v2/uploads", content=b"x", headers=FORM), 503)
     assert (await http.get("/v2/models")).status_code == 200
     released.set()
     assert [(await one).status_code for one in slow] == [200, 200]
     assert (await http.post("/v2/uploads", content=b"x", headers=FORM)).status_code == 200
 
 
+def _apiframe(service: Service) -> client.Apiframe:
+    upstream = service.ctx.upstream
+    assert isinstance(upstream, client.Apiframe)
+    return upstream
+
+
 def _all_free(service: Service) -> Callable[[], Any]:
     async def look() -> bool:
-        upstream = service.ctx.upstream
-        assert isinstance(upstream, client.Apiframe)
-        return upstream._uploads._value == client.UPLOADS_AT_ONCE
+        return _apiframe(service)._uploads._value == client.UPLOADS_AT_ONCE
 
     return look

@@ -45,7 +45,7 @@ def trust() -> ssl.SSLContext:
 @pytest.fixture
 def vendor(simulator: RunningSimulator, trust: ssl.SSLContext) -> Iterator[httpx.Client]:
     headers = {"X-API-Key": KEY}
-    with httpx.Client(base_url=simulator.url, headers=headers, trust_env=False, timeout=10, verify=trust) as client:
+    with httpx.Client(base_url=simulator.url, headers=headers, trust_env=False, timeout=60, verify=trust) as client:
         yield client
 
 

@@ -140,7 +140,7 @@ def test_the_caller_is_told_its_team_credits_and_cap(simulator: RunningSimulator
 
 
 def test_the_models_are_public_and_filtered_by_modality(simulator: RunningSimulator) -> None:
-    with httpx.Client(base_url=simulator.url, trust_env=False) as anybody:
+    with httpx.Client(base_url=simulator.url, trust_env=False, timeout=60) as anybody:
         models = anybody.get("/v2/models").json()["models"]
         music = anybody.get("/v2/models?modality=music").json()["models"]
         assert MODEL in {model["id"] for model in models}
@@ -151,7 +151,7 @@ def test_the_models_are_public_and_filtered_by_modality(simulator: RunningSimula
 
 def test_the_document_describes_the_webhook_field_as_it_is_spelled(simulator: RunningSimulator) -> None:
     def fields() -> set[str]:
-        document = httpx.get(f"{simulator.url}/v2/openapi.json", trust_env=False).json()
+        document = httpx.get(f"{simulator.url}/v2/openapi.json", trust_env=False, timeout=60).json()
         body = document["paths"]["/v2/images/generate"]["post"]["requestBody"]
         name = body["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
         return {
@@ -163,7 +163,7 @@ def test_the_document_describes_the_webhook_field_as_it_is_spelled(simulator: Ru
     assert {"webhookUrl", "webhookEvents"} & fields() == set()
     assert "webhook_url" in fields()
     simulator.tell("config", document="absent")
-    assert httpx.get(f"{simulator.url}/v2/openapi.json", trust_env=False).status_code == 404
+    assert httpx.get(f"{simulator.url}/v2/openapi.json", trust_env=False, timeout=60).status_code == 404
 
 
 def test_unknown_paths_and_methods_answer_in_the_same_envelope(vendor: httpx.Client) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+import ssl
 import uuid
 from typing import Any
 
@@ -11,7 +11,7 @@ import pytest
 
 from app.simulator.config import SimulatorConfig
 from app.simulator.server import RunningSimulator
-from tests.simulator.walks import KEY, OTHER_KEY, SUBMIT, counters, ended, eventually, flux, submit
+from tests.simulator.walks import KEY, OTHER_KEY, SUBMIT, at_once, counters, ended, eventually, flux, submit
 
 
 def test_a_submission_is_accepted_with_a_uuid_and_queued(vendor: httpx.Client) -> None:
@@ -23,14 +23,16 @@ def test_a_submission_is_accepted_with_a_uuid_and_queued(vendor: httpx.Client) -
 
 @pytest.mark.parametrize("headers", [{}, {"X-API-Key": "afk_unknown"}, {"Authorization": "Basic abc"}])
 def test_a_missing_or_unknown_key_is_a_401(simulator: RunningSimulator, headers: dict[str, str]) -> None:
-    answer = httpx.get(f"{simulator.url}/v2/me", headers=headers, trust_env=False)
+    answer = httpx.get(f"{simulator.url}/v2/me", headers=headers, trust_env=False, timeout=60)
     assert answer.status_code == 401
     assert set(answer.json()) == {"error"}
     assert answer.headers["x-request-id"]
 
 
 def test_a_bearer_token_is_a_key_as_well(simulator: RunningSimulator) -> None:
-    answer = httpx.get(f"{simulator.url}/v2/me", headers={"Authorization": f"Bearer {KEY}"}, trust_env=False)
+    answer = httpx.get(
+        f"{simulator.url}/v2/me", headers={"Authorization": f"Bearer {KEY}"}, trust_env=False, timeout=60
+    )
     assert answer.status_code == 200
     assert answer.json()["apiKey"]["prefix"] == KEY[:8]
 
@@ -202,16 +204,15 @@ def test_a_refused_submission_leaves_its_key_free(simulator: RunningSimulator, v
     assert vendor.post(SUBMIT, json=flux("two"), headers=headers).status_code == 202
 
 
-def test_many_at_once_with_one_key_make_one_job(simulator: RunningSimulator, vendor: httpx.Client) -> None:
+def test_many_at_once_with_one_key_make_one_job(
+    simulator: RunningSimulator, vendor: httpx.Client, trust: ssl.SSLContext
+) -> None:
     jobs: list[str] = []
 
-    def send() -> None:
-        jobs.append(vendor.post(SUBMIT, json=flux(), headers={"Idempotency-Key": "k"}).json()["jobId"])
+    def send(client: httpx.Client) -> None:
+        jobs.append(client.post(SUBMIT, json=flux(), headers={"Idempotency-Key": "k"}).json()["jobId"])
 
-    threads = [threading.Thread(target=send) for _ in range(20)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
+    for thread in at_once(20, vendor, trust, send):
         thread.join()
     assert len(jobs) == 20
     assert len(set(jobs)) == 1
@@ -327,7 +328,8 @@ def test_the_books_show_the_newest_and_count_all() -> None:
     with RunningSimulator(SimulatorConfig(books_kept=2)) as simulator:
         for key in ("one", "two", "three"):
             headers = {"X-API-Key": KEY, "Idempotency-Key": key}
-            httpx.post(f"{simulator.url}{SUBMIT}", json=flux(), headers=headers, trust_env=False).raise_for_status()
+            answer = httpx.post(f"{simulator.url}{SUBMIT}", json=flux(), headers=headers, trust_env=False, timeout=60)
+            answer.raise_for_status()
         calls = simulator.ask("books?part=submissions")["submissions"]
         assert [call["idempotency_key"] for call in calls] == ["two", "three"]
         assert counters(simulator)["submissions"] == 3

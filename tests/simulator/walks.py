@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -35,7 +36,7 @@ def pictures(count: int = 15, content: bytes = PNG) -> list[tuple[str, bytes]]:
     return [("images", content) for _ in range(count)]
 
 
-def eventually(condition: Callable[[], Found], seconds: float = 5.0) -> Found:
+def eventually(condition: Callable[[], Found], seconds: float = 60.0) -> Found:
     """Wait until a condition holds and return what it gave; fail when the deadline passes."""
     deadline = time.monotonic() + seconds
     while True:
@@ -52,6 +53,23 @@ def submit(vendor: httpx.Client, path: str = SUBMIT, **fields: Any) -> str:
     answer = vendor.post(path, json=fields if "model" in fields or "action" in fields else flux(**fields))
     assert answer.status_code == 202, answer.text
     return str(answer.json()["jobId"])
+
+
+def at_once(
+    count: int, vendor: httpx.Client, trust: ssl.SSLContext, send: Callable[[httpx.Client], None]
+) -> list[threading.Thread]:
+    """Begin so many calls, each with a client of its own like this one."""
+
+    def call() -> None:
+        with httpx.Client(
+            base_url=vendor.base_url, headers=vendor.headers, trust_env=False, timeout=60, verify=trust
+        ) as client:
+            send(client)
+
+    threads = [threading.Thread(target=call) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    return threads
 
 
 def get_job(vendor: httpx.Client, job_id: str) -> dict[str, Any]:
