@@ -29,7 +29,7 @@ from yarl import URL
 How = Literal["unavailable", "cut"]
 """How storage refuses: by answering 503, or by cutting every connection."""
 
-START_SECONDS = 30.0
+START_SECONDS = 120.0
 PAGE_KEYS = 100
 # moto runs until it is stopped or its standard input ends, so that it does not outlive whoever started it.
 RUN_MOTO = """
@@ -193,7 +193,7 @@ def folder_place(tmp_path: Path) -> FolderPlace:
 async def s3_place(server: S3Server) -> AsyncIterator[S3Place]:
     """A bucket of the test's own, behind a proxy in this event loop, for so long. The end empties the whole server."""
     bucket = f"bucket-{uuid4().hex[:16]}"
-    client = httpx.AsyncClient(headers=SIGNED, trust_env=False, timeout=30)
+    client = httpx.AsyncClient(headers=SIGNED, trust_env=False, timeout=60)
     async with client as http, proxying(server.url) as proxy:
         (await http.put(f"{server.url}/{bucket}")).raise_for_status()
         yield S3Place(server.url, bucket, "some/prefix", proxy, http)
@@ -226,7 +226,7 @@ class S3Server:
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.terminate()
-        self._process.wait(10)
+        self._process.wait(60)
 
     def _wait_for_url(self) -> str:
         end = time.monotonic() + START_SECONDS

@@ -140,7 +140,7 @@ class Source:
         """The requests for one path, in order."""
         return [request for request in self.requests if request.path.partition("?")[0] == "/" + path]
 
-    async def wait(self, count: int, *, seconds: float = 15) -> list[Asked]:
+    async def wait(self, count: int, *, seconds: float = 60) -> list[Asked]:
         """Return the requests, as soon as there are so many."""
         async with asyncio.timeout(seconds), self.arrived:
             await self.arrived.wait_for(lambda: len(self.requests) >= count)

@@ -150,7 +150,7 @@ async def test_what_is_not_of_our_making_is_left_alone(quiet: Archive, place: Pl
 async def test_what_a_running_attempt_has_written_is_left_alone(archive: Archive, source: Source, place: Place) -> None:
     gate = Gate(after=1000)
     job_id = await archive.job({"images": [source.serve("a.png", png(100, 100), gate=gate)]})
-    await asyncio.wait_for(gate.reached.wait(), 15)
+    await asyncio.wait_for(gate.reached.wait(), 60)
     (file,) = await archive.files(job_id)
     name = f"{file.completed_at:%Y/%m/%d}/{file.id}.{file.attempt_count}.thumbnail"
     await place.write(name, b"as if it had come so far")
@@ -167,7 +167,7 @@ async def test_a_file_that_is_kept_while_its_object_is_judged_stays(
     """Between the two questions that are asked about an object the attempt which wrote it comes to its end."""
     gate = Gate(after=1000)
     job_id = await archive.job({"images": [source.serve("a.png", png(100, 100), gate=gate)]})
-    await asyncio.wait_for(gate.reached.wait(), 15)
+    await asyncio.wait_for(gate.reached.wait(), 60)
     (file,) = await archive.files(job_id)
     name = f"{file.completed_at:%Y/%m/%d}/{file.id}.{file.attempt_count}"
     await place.write(name, b"listed before it was replaced by the whole")

@@ -31,7 +31,7 @@ def store_of(place: Place) -> ObjectStore:
     """A store as a service would have it, but soon at its wits' end."""
     retries: RetryConfig = {
         "max_retries": 1,
-        "retry_timeout": timedelta(seconds=2),
+        "retry_timeout": timedelta(seconds=60),
         "backoff": {"init_backoff": timedelta(milliseconds=10), "max_backoff": timedelta(milliseconds=20), "base": 2},
     }
     if place.url.startswith("file:"):
