@@ -26,7 +26,7 @@ from tests.simulator.walks import KEY, SUBMIT, counters, eventually, flux
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_stopping_cuts_hanging_answers_within_a_second() -> None:
+def test_stopping_cuts_hanging_answers() -> None:
     faults = FaultPlan(accept_then_hang=1)
     with RunningSimulator(SimulatorConfig(faults=faults)) as simulator:
         cut = threading.Event()
