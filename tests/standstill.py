@@ -8,6 +8,7 @@ measures the machine.
 
 from __future__ import annotations
 
+import math
 import random
 import subprocess
 import sys
@@ -17,10 +18,10 @@ from typing import Final
 
 import psutil
 
-STANDS_SECONDS: Final = (1.0, 4.0)
-"""How long a process stands still, from and to."""
+STANDS_SECONDS: Final = (0.05, 4.0)
+"""How long a process stands still, from and to; as often for a short time, which can be done more often, as for a long."""
 
-GOES_SECONDS: Final = 0.7
+GOES_SECONDS: Final = 0.5
 """How long all of them go on in between, on average."""
 
 
@@ -47,7 +48,7 @@ def stand_still(family: list[psutil.Process]) -> bool:
     chosen = random.choice([process for process in names if names[process] == name])
     chosen.suspend()
     try:
-        time.sleep(random.uniform(*STANDS_SECONDS))
+        time.sleep(math.exp(random.uniform(*map(math.log, STANDS_SECONDS))))
     finally:
         with suppress(psutil.NoSuchProcess):  # it was killed meanwhile, which takes effect at once
             chosen.resume()
