@@ -34,8 +34,16 @@ from tests.receivers import receiving
 FOLDER: Final = Path(__file__).resolve().parents[2] / "docs" / "screenshots"
 LONGEST: Final = 2400
 
-SHOW_ALL: Final = "document.querySelectorAll('img').forEach((image) => { image.loading = 'eager'; })"
+SHOW_ALL: Final = """async () => {
+  const pictures = [...document.querySelectorAll("img[loading=lazy]")];
+  for (const picture of pictures) picture.loading = "eager";
+  while (!pictures.every((picture) => picture.complete)) await new Promise((go_on) => setTimeout(go_on, 50));
+  for (const picture of pictures) picture.loading = "lazy";
+}"""
 """Pictures that are further down are not fetched before somebody scrolls there, as nobody does here."""
+
+AT_REST: Final = "[...document.images].every((image) => image.complete) && !document.querySelector('.changed')"
+"""All that is to be seen is there, and the page marks nothing as new any more."""
 
 BREAKS: Final = ("#drop", "#storm-50", "#kill")
 """What is pressed in the demo before it is photographed."""
@@ -192,7 +200,7 @@ async def photograph(
         assert answer is not None
         assert answer.status == 200, f"{path}: {answer.status}"
         await page.evaluate(SHOW_ALL)
-        while not await page.evaluate("[...document.images].every((image) => image.complete)"):
+        while not await page.evaluate(AT_REST):
             await asyncio.sleep(0.05)
         keep(await page.screenshot(full_page=True), folder / f"{name}-{scheme}{suffix}.png")
     await context.close()
