@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Callable
-from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -42,7 +41,7 @@ async def held(service: Service, simulator: RunningSimulator, receiver: Receiver
 async def say(service: Service, job: HeldJob, event: str, **said: Any) -> None:
     body = job.says(event, **said)
     assert (await post_webhook(service, job.url, body, sign(body))).status_code == 200
-    service.ctx.clock.time += timedelta(seconds=2)  # type: ignore[attr-defined]  # progress is told once a second at most
+    service.ctx.clock.advance(2)  # type: ignore[attr-defined]  # progress is told once a second at most
 
 
 def verify(received: Received, api_key: str) -> None:
@@ -173,7 +172,7 @@ async def test_a_completed_callback_that_fails_is_tried_again_and_the_job_says_h
     await say(quiet, job, "completed", creditCost=10)
     await deliver.run_once(quiet.ctx)
     assert (await quiet.caller.read(job.id))["webhookStatus"] == "pending"
-    quiet.ctx.clock.time += timedelta(seconds=10)  # type: ignore[attr-defined]
+    quiet.ctx.clock.advance(10)  # type: ignore[attr-defined]
     await deliver.run_once(quiet.ctx)
 
     assert (await quiet.caller.read(job.id))["webhookStatus"] == "delivered"

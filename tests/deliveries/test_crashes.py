@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from datetime import timedelta
 from typing import Any
 
 from aiohttp import web
@@ -146,7 +145,7 @@ async def test_a_delivery_that_cannot_even_be_sent_is_recorded_as_a_failure_and_
     assert await quiet.rows("UPDATE subscriptions SET secret = 'whsec_a' RETURNING 1")  # which nothing can sign with
     for _ in range(len(RETRY_SECONDS) + 1):
         await deliver.run_once(quiet.ctx)
-        clock.time += timedelta(seconds=2 * max(RETRY_SECONDS))
+        clock.advance(2 * max(RETRY_SECONDS))
 
     (row,) = await deliveries(quiet)
     assert (row.status, row.reason) == ("undelivered", "15 attempts failed")
@@ -160,7 +159,7 @@ async def test_a_claim_whose_lease_is_nearly_over_is_left_to_the_next_one(
     quiet.ctx.clock = clock = FrozenClock()
     await quiet.caller.accepted(**LATER)
     (claimed,) = await claim(quiet.ctx)
-    clock.time += timedelta(seconds=6)
+    clock.advance(6)
 
     assert await deliver.deliver(quiet.ctx, claimed) is None
     assert receiver.received == []

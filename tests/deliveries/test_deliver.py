@@ -60,7 +60,7 @@ async def test_when_the_grace_is_over_the_secret_before_signs_no_more(
     quiet.ctx.clock = clock = FrozenClock()
     path = f"/v1/subscriptions/{subscription['id']}/rotate-secret"
     await subscriber.http.post(path, json={"graceSeconds": 60})
-    clock.time += timedelta(seconds=61)
+    clock.advance(61)
     await quiet.caller.accepted(**LATER)
 
     await deliver.run_once(quiet.ctx)
@@ -77,9 +77,9 @@ async def test_a_delivery_that_fails_is_made_again_with_the_same_id_until_it_suc
     await quiet.caller.accepted(**LATER)
 
     for delay in (0, *RETRY_SECONDS[:3]):
-        clock.time += timedelta(seconds=delay * 0.79)
+        clock.advance(delay * 0.79)
         assert await deliver.run_once(quiet.ctx) == (1 if delay == 0 else 0)
-        clock.time += timedelta(seconds=delay * 0.42)
+        clock.advance(delay * 0.42)
         assert await deliver.run_once(quiet.ctx) == (0 if delay == 0 else 1)
 
     assert len(receiver.received) == 4
@@ -155,7 +155,7 @@ async def test_a_receiver_that_was_away_gets_everything_afterwards_with_the_ids_
         await quiet.caller.accepted(**LATER)
     for _ in range(3):
         await deliver.run_once(quiet.ctx)
-        clock.time += timedelta(seconds=400)
+        clock.advance(400)
     failed = list(receiver.received)
     receiver.received.clear()
     receiver.status = 200

@@ -104,7 +104,7 @@ async def test_a_success_makes_a_fresh_start(quiet: Service, receiver: Receiver,
     for _ in range(3):
         await deliver.run_once(quiet.ctx)
         await age(quiet, DAYS, subscription["id"])
-        clock.time += timedelta(seconds=100)
+        clock.advance(100)
 
     (row,) = await quiet.rows("SELECT failure_count, failing_since, last_success_at, disabled_at FROM subscriptions")
     assert (row.failure_count, row.failing_since, row.disabled_at) == (0, None, None)

@@ -125,7 +125,7 @@ async def test_a_time_is_replayed_in_parts_after_it_was_counted(
         pass
     clock.time += timedelta(hours=1)
     since = quiet.ctx.now().isoformat()
-    clock.time += timedelta(seconds=1)
+    clock.advance(1)
     await quiet.caller.accepted(**LATER)
     await deliver.run_once(quiet.ctx)
     path = f"/v1/subscriptions/{created['id']}/replay"
@@ -142,7 +142,7 @@ async def test_a_time_is_replayed_in_parts_after_it_was_counted(
             pass
         shown = (await subscriber.http.get(f"/v1/replays/{begun.json()['id']}")).json()
         done.append((shown["status"], shown["doneCount"]))
-        clock.time += timedelta(seconds=1.1)
+        clock.advance(1.1)
 
     assert done == [("running", 10), ("running", 20), ("done", 25), ("done", 25)]
     assert len(receiver.received) == 26 + 25
@@ -177,7 +177,7 @@ async def test_a_replay_can_be_aborted(
     await replay.run_once(quiet.ctx)
 
     aborted = (await subscriber.http.post(f"/v1/replays/{begun['id']}/abort")).json()
-    clock.time += timedelta(seconds=10)
+    clock.advance(10)
 
     assert (aborted["status"], aborted["doneCount"]) == ("aborted", 5)
     assert await replay.run_once(quiet.ctx) == 0
@@ -216,7 +216,7 @@ async def test_a_replay_that_cannot_go_on_keeps_no_other_one_from_its_turn(
     quiet.ctx.clock = clock = FrozenClock()
     for each in (broken, fine):
         await subscriber.http.post(f"/v1/subscriptions/{each}/replay", json={"undeliveredOnly": False})
-        clock.time += timedelta(seconds=0.1)
+        clock.advance(0.1)
     broken_pattern = "UPDATE subscriptions SET types = ARRAY['job.\\'] WHERE id = :id RETURNING 1"
     assert await quiet.rows(broken_pattern, id=broken)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -75,7 +74,7 @@ async def test_the_progress_of_a_job_is_told_at_most_once_a_second(serve: Serve,
     for progress in range(10, 20):
         await say(service, one, "progress", progress=progress)
     await say(service, other, "progress", progress=50)
-    clock.time += timedelta(seconds=5)
+    clock.advance(5)
     await say(service, one, "progress", progress=90)
 
     progressed = [

@@ -116,7 +116,7 @@ async def test_another_process_hears_of_a_new_document_by_a_nudge_or_within_a_mi
         async with other.ctx.db.transaction() as tx:  # somebody's word that nobody nudged about
             await tx.exec_driver_sql("UPDATE catalogs SET document = document #- '{paths}', document_digest = 'x'")
         assert "dream-9" in await models()
-        clock.time += timedelta(seconds=61)
+        clock.advance(61)
         await other.caller.accepted({"model": "flux", "prompt": "x"}, **LATER)
 
 

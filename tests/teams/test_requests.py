@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable
-from datetime import timedelta
 from typing import Any
 
 import httpx
@@ -47,7 +46,7 @@ async def test_as_many_requests_as_the_limit_allows_are_let_through_by_any_numbe
         if answer.status_code == 429:
             assert refused(answer, 429) == {"error": "Rate limit exceeded"}
             assert answer.headers["Retry-After"] == "2"  # 54 more in a minute
-    clock.time += timedelta(seconds=2)
+    clock.advance(2)
     answers = await asyncio.gather(*(ask(caller) for caller in (crowd, also) for _ in range(3)))
     assert Counter(answer.status_code for answer in answers) == {200: 1, 429: 5}
 
@@ -57,7 +56,7 @@ async def test_a_clock_that_is_behind_fills_no_bucket_twice(
 ) -> None:
     one, other = [await serve(simulator, loops=False) for _ in range(2)]
     ahead, behind = frozen(one), frozen(other)
-    ahead.time += timedelta(seconds=1)
+    ahead.advance(1)
     crowd, also = await one.new_caller("crowd"), await other.new_caller("crowd")
     await limit_team(one, "crowd", requestsPerMinute=60)
 
@@ -103,7 +102,7 @@ async def test_a_submission_over_the_limit_leaves_no_trace(quiet: Service) -> No
     refused(await crowd.submit(FLUX, Idempotency_Key="one", **LATER), 429)
 
     assert len(await quiet.rows("SELECT id FROM jobs")) == 1
-    clock.time += timedelta(seconds=61)
+    clock.advance(61)
     await crowd.accepted(FLUX, Idempotency_Key="one", **LATER)
 
 
